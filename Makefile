@@ -1,0 +1,52 @@
+# Only Python 3.11+, make and a package index are needed; everything else is set up here.
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# uv lives in its own small environment, so that nothing is installed into the system's Python.
+UV_HOME := .uv
+UV := $(shell command -v uv 2>/dev/null || echo $(UV_HOME)/bin/uv)
+STAMP := $(VENV)/.synced
+WORKERS ?= 2
+export PYTHONDONTWRITEBYTECODE :=
+
+.PHONY: setup demo down test quick lint bench deploy clean
+
+setup: $(STAMP)
+
+$(UV_HOME)/bin/uv:
+	@echo "setup: uv from the package index"
+	@$(PYTHON) -m venv $(UV_HOME) && $(UV_HOME)/bin/pip install -q uv
+
+$(STAMP): pyproject.toml uv.lock $(if $(findstring $(UV_HOME),$(UV)),$(UV_HOME)/bin/uv)
+	@echo "setup: the locked environment"
+	@$(UV) sync --locked --quiet --all-extras --python "$$($(PYTHON) -c 'import sys; print(sys.executable)')"
+	@touch $@
+
+# KEEP=1 leaves everything running; SABOTAGE=flip-byte|drop-pack|stale-index|no-fence|lost-feature breaks one thing.
+demo: setup
+	@$(BIN)/python -m sandbox.demo $(if $(KEEP),--keep) $(if $(SABOTAGE),--sabotage $(SABOTAGE))
+
+down:
+	@if [ -x $(BIN)/python ]; then $(BIN)/python -m sandbox.stage down; fi
+
+lint: setup
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+test: setup lint
+	@$(BIN)/pytest -n $(WORKERS) --dist loadfile
+
+quick: setup
+	@$(BIN)/ruff check -q .
+	@$(BIN)/pytest -n $(WORKERS) --dist loadfile -m "not slow and not prefect" tests/unit tests/house
+
+bench: setup
+	@$(BIN)/python -m bench.artifacts
+	@$(BIN)/python -m bench.vectors
+	@$(BIN)/python -m bench.features
+
+clean: down
+	@rm -rf $(VENV) .sandbox .bench

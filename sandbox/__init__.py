@@ -1,0 +1,1 @@
+"""Loopback servers for the demo, the tests and the drills."""

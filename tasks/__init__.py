@@ -1,0 +1,1 @@
+"""The Prefect skin: one task a function of understudy."""

@@ -1,0 +1,26 @@
+"""Features: the offline store replicated, online stores rebuilt from it."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from tasks.house import scheduled_task
+from understudy.report import Report
+from understudy.service import open_service
+from understudy.settings import SiteRole
+
+
+@scheduled_task(task_run_name="replicate-{pair}")
+def replicate_offline(config: str, pair: str) -> Report:
+    """Copy the active site's offline store into the vault and move the watermark."""
+    service = open_service(config or None)
+    return service.replicate_offline(service.settings.pair("feature_store", pair))
+
+
+@scheduled_task(task_run_name="rebuild-{pair}")
+def rebuild_features(
+    config: str, pair: str, role: SiteRole | None = None, as_of: datetime | None = None
+) -> Report:
+    """Rebuild a site's online store from the vault's offline store, proven by digest."""
+    service = open_service(config or None)
+    return service.rebuild_features(service.settings.pair("feature_store", pair), role=role, as_of=as_of)

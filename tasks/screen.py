@@ -1,0 +1,92 @@
+"""What people see in the Prefect UI: named final states with their reason, tables and pages as artifacts."""
+
+from __future__ import annotations
+
+import logging
+import re
+from typing import TYPE_CHECKING, Any
+
+from prefect import get_run_logger
+from prefect.artifacts import create_markdown_artifact, create_table_artifact
+from prefect.states import Completed, Failed
+
+from tasks.house import best_effort
+from understudy.errors import UnderstudyError
+from understudy.report import human_bytes, human_seconds
+from understudy.service import open_service
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from prefect.client.schemas.objects import State
+
+    from understudy.report import Report
+    from understudy.settings import ComponentName
+
+logger = logging.getLogger("understudy.prefect")
+
+_STATE_NAMES = {
+    "refused": "Refused",
+    "held": "Refused",
+    "not_ready": "Missed target",
+    "config": "Bad config",
+    "corrupt": "Corrupt",
+    "unreachable": "Unreachable",
+    "stopped": "Stopped part way",
+}
+
+
+def artifact_key(*parts: str) -> str:
+    """Return an artifact key of lowercase letters, digits and dashes."""
+    return re.sub(r"[^a-z0-9]+", "-", "-".join(parts).lower()).strip("-")
+
+
+def configured_pairs(config: str, component: ComponentName, wanted: Sequence[str]) -> list[str]:
+    """Return the pairs of a component to work on: those wanted, or all of them. Raises InvalidConfig."""
+    settings = open_service(config or None).settings
+    if wanted:
+        return [settings.pair(component, name).name for name in wanted]
+    return [pair.name for pair in settings.components[component].pairs] if component in settings.components else []
+
+
+def concluded(work: Callable[[], list[Report]], *, key: str) -> State[Any]:
+    """Do a scheduled flow's work; show its table; end in a state whose name and message say what happened."""
+    try:
+        reports = work()
+    except UnderstudyError as error:
+        get_run_logger().error(str(error))
+        return Failed(name=_STATE_NAMES.get(error.kind, "Failed"), message=str(error))
+    for report in reports:
+        get_run_logger().info(report.sentence)
+    best_effort(
+        lambda: create_table_artifact(key=artifact_key("replication", key), table=[table_row(r) for r in reports]),
+        "showing the table",
+    )
+    message = "; ".join(report.sentence for report in reports) or "nothing is configured"
+    if all(report.verdict == "unchanged" for report in reports):
+        return Completed(name="Unchanged", message=message)
+    if any(report.verdict == "held" for report in reports):
+        return Completed(name="Held", message=message)
+    return Completed(message=message)
+
+
+def table_row(report: Report) -> dict[str, str]:
+    """Return one line of the replication table."""
+    return {
+        "what": f"{report.noun} {report.name}",
+        "verdict": report.verdict,
+        "new": f"{report.items_new:,} of {report.items_total:,}",
+        "sent": human_bytes(report.bytes_sent),
+        "took": human_seconds(report.seconds),
+        "version": report.version,
+        "proven": report.proven,
+        "watermark": report.watermark.isoformat(timespec="seconds") if report.watermark else "",
+    }
+
+
+def show_page(key: str, markdown: str, description: str = "") -> bool:
+    """Show a page in the UI; best effort, never longer than two seconds."""
+    return best_effort(
+        lambda: create_markdown_artifact(key=artifact_key(key), markdown=markdown, description=description or None),
+        "showing the page",
+    )

@@ -1,0 +1,22 @@
+"""Vector indexes: exported to Parquet, rebuilt from stored embeddings."""
+
+from __future__ import annotations
+
+from tasks.house import scheduled_task
+from understudy.report import Report
+from understudy.service import open_service
+from understudy.settings import SiteRole
+
+
+@scheduled_task(task_run_name="export-{pair}")
+def export_vectors(config: str, pair: str) -> Report:
+    """Export the active site's index into the vault."""
+    service = open_service(config or None)
+    return service.export_vectors(service.settings.pair("vector_index", pair))
+
+
+@scheduled_task(task_run_name="rebuild-{pair}")
+def rebuild_index(config: str, pair: str, role: SiteRole | None = None) -> Report:
+    """Rebuild a site's index from the vault, prove it, swap it in."""
+    service = open_service(config or None)
+    return service.rebuild_index(service.settings.pair("vector_index", pair), role=role)

@@ -1,0 +1,1 @@
+"""What the monitoring watches and whom it calls."""

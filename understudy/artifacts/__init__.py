@@ -1,0 +1,1 @@
+"""Model files: pushed into the vault, hydrated out of it."""

@@ -1,0 +1,1 @@
+"""Sessions, credentials and endpoint overrides, one file a cloud."""

@@ -1,0 +1,1 @@
+"""The command line: a second skin over the product, beside the Prefect one."""

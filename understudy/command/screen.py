@@ -1,0 +1,107 @@
+"""What the command line prints: sentences or JSON on stdout, progress and errors on stderr."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+from understudy.report import human_bytes
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from understudy.errors import UnderstudyError
+    from understudy.report import Report
+
+_PROGRESS_PERIOD_SECONDS = 0.5
+
+
+class Screen:
+    """One command's output: people's sentences, or one JSON value under ``--json``."""
+
+    def __init__(self, *, as_json: bool, quiet: bool) -> None:
+        self.as_json = as_json
+        self.quiet = quiet
+        self._lock = threading.Lock()
+        self._shown = 0.0
+        self._line = False
+
+    def say(self, text: str) -> None:
+        """Print a line for people; nothing under ``--json`` or ``-q``."""
+        if not self.as_json and not self.quiet:
+            self._clear()
+            sys.stdout.write(text + "\n")
+            sys.stdout.flush()
+
+    def result(self, value: Any, lines: Iterable[str]) -> None:  # noqa: ANN401 - any JSON value
+        """Print a result: the JSON value under ``--json``, else the lines (also under ``-q``: it is what was asked)."""
+        self._clear()
+        if self.as_json:
+            sys.stdout.write(json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
+        else:
+            sys.stdout.write("".join(f"{line}\n" for line in lines))
+        sys.stdout.flush()
+
+    def reports(self, reports: Sequence[Report], *, empty: str) -> None:
+        """Print what replications did."""
+        self.result([report.as_json() for report in reports], [report.sentence for report in reports] or [empty])
+
+    def progress(self, what: str, done: int, total: int | None, unit: str) -> None:
+        """Keep one line of progress on a terminal's stderr."""
+        now = time.monotonic()
+        if self.as_json or self.quiet or not sys.stderr.isatty() or now - self._shown < _PROGRESS_PERIOD_SECONDS:
+            return
+        with self._lock:
+            self._shown = now
+            show = human_bytes if unit == "bytes" else lambda count: f"{count:,} {unit}"
+            share = f" ({done / total:.0%})" if total else ""
+            sys.stderr.write(f"\r\x1b[K{what}: {show(done)}{f' of {show(total)}' if total else ''}{share}")
+            sys.stderr.flush()
+            self._line = True
+
+    def error(self, error: UnderstudyError) -> None:
+        """Print an error as one sentence on stderr, or as an object on stdout under ``--json``."""
+        self._clear()
+        if self.as_json:
+            value = {
+                "error": {
+                    "code": error.exit_code,
+                    "kind": error.kind,
+                    "message": error.message,
+                    "hint": error.hint,
+                    "next": error.next_command,
+                }
+            }
+            sys.stdout.write(json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
+        else:
+            lead = "refused: " if error.kind in ("refused", "held") else ""
+            sys.stderr.write(f"{lead}{error}\n")
+
+    def log_warnings(self) -> None:
+        """Send the product's warnings to stderr; its information stays for the run page."""
+        handler = logging.StreamHandler(sys.stderr)
+        handler.setLevel(logging.WARNING)
+        handler.setFormatter(logging.Formatter("%(message)s"))
+        logger = logging.getLogger("understudy")
+        logger.handlers = [handler]
+        logger.propagate = False
+
+    def _clear(self) -> None:
+        with self._lock:
+            if self._line:
+                sys.stderr.write("\r\x1b[K")
+                sys.stderr.flush()
+                self._line = False
+
+
+def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Lay out rows under their heads, each column as wide as its widest cell."""
+    widths = [max(len(str(row[column])) for row in [heads, *rows]) for column in range(len(heads))]
+    return [
+        "  ".join(str(cell).ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in [heads, *rows]
+    ]

@@ -1,0 +1,63 @@
+"""``understudy vault``: what the vault holds, and whether every byte of it is still what it was."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from understudy.command.screen import table
+from understudy.errors import Corrupt
+from understudy.report import human_bytes
+
+if TYPE_CHECKING:
+    from understudy.command.root import Context
+
+
+@click.group()
+def vault() -> None:
+    """The vault: stat, verify."""
+
+
+@vault.command("stat")
+@click.pass_obj
+def stat(ctx: Context) -> None:
+    """Count the objects and bytes below each part of the vault."""
+    from understudy.service import open_service
+
+    service = open_service(ctx.config)
+    parts: dict[str, list[int]] = {}
+    for info in service.vault.store.list():
+        counts = parts.setdefault(info.key.split("/")[0], [0, 0])
+        counts[0] += 1
+        counts[1] += info.size
+    pinned = service.newest_set()
+    value = {
+        "url": service.vault.url,
+        "parts": {name: {"objects": count, "bytes": size} for name, (count, size) in sorted(parts.items())},
+        "set": pinned.as_json() if pinned else None,
+    }
+    rows = [[name, f"{count:,}", human_bytes(size)] for name, (count, size) in sorted(parts.items())]
+    lines = [service.vault.url, *table(["PART", "OBJECTS", "SIZE"], rows)]
+    lines.append(pinned.sentence() if pinned else "no complete set yet")
+    ctx.screen.result(value, lines)
+
+
+@vault.command("verify")
+@click.option("--deep", is_flag=True, help="Decode every chunk and compare every digest; else listings and lengths.")
+@click.pass_obj
+def verify(ctx: Context, *, deep: bool) -> None:
+    """Find what is missing or truncated; with --deep also every flipped byte. Exit code 8 when anything is wrong."""
+    from understudy.service import open_service
+    from understudy.vault.verify import verify as verify_vault
+
+    service = open_service(ctx.config)
+    result = verify_vault(service.vault, deep=deep, progress=ctx.screen.progress)
+    if result.problems:
+        first, *more = result.problems
+        raise Corrupt(
+            "; ".join([first, *more[:9]]) + (f"; and {len(more) - 9} more" if len(more) > 9 else ""),
+            hint="restore the named objects from the bucket's own versions, or push again from the source",
+            next_command="understudy artifacts push",
+        )
+    ctx.screen.result(result.as_json(), [result.sentence])

@@ -1,0 +1,1 @@
+"""How many instances serve at a site."""

@@ -1,0 +1,297 @@
+"""The journal: what a failover meant to do, did and read back; in the vault, with copies that outlive it.
+
+``journal/<epoch>/<n>.json`` in the vault is the first copy. The same key beside the register and a file on the local
+disk are the second: while the vault does not answer after the claim, they carry on, and what it missed is added later.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import time
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal
+
+from understudy.errors import Conflict, NotReady, Refused, StoppedPartWay, UnderstudyError
+from understudy.vault.store import Vault, numbered, to_json
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+logger = logging.getLogger("understudy.failover")
+
+Kind = Literal["intent", "effect", "read_back", "takeover", "refused", "stopped", "finished"]
+PREFIX = "journal/"
+_SUFFIX = ".json"
+_ASK_AGAIN_SECONDS = 10.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One line of the journal.
+
+    Attributes:
+        n: its number within the epoch, from 1.
+        kind: intent (about to), effect (the vendor answered), read_back (seen to be so), takeover, refused, stopped,
+            finished.
+        action: the plan's id of the action, such as ``scale``; empty for takeover and finished.
+        time: of the machine that wrote it; for people, never compared.
+        who: a person at a machine.
+        plan: the id of the plan.
+        data: what was meant, answered or seen; JSON values.
+    """
+
+    epoch: int
+    n: int
+    kind: Kind
+    action: str
+    time: str
+    who: str
+    plan: str
+    data: dict[str, Any] = field(default_factory=dict)
+
+
+class Journal:
+    """The journal of one epoch, written by its holder. Not for use from many threads."""
+
+    def __init__(
+        self,
+        vault: Vault,
+        second: Vault,
+        *,
+        epoch: int,
+        who: str,
+        plan: str,
+        directory: Path | None = None,
+        service: str = "",
+    ) -> None:
+        """Name the journal; ``open`` reads it.
+
+        Args:
+            vault: the first copy.
+            second: the register's store, wrapped; the copy that is read when the vault is gone.
+            epoch: the epoch that the plan claims.
+            who: a person at a machine.
+            plan: the id of the plan.
+            directory: of the copy on the local disk; None keeps none.
+            service: part of that file's name.
+        """
+        self.entries: list[Entry] = []
+        self.epoch = epoch
+        self._vault = vault
+        self._second = second
+        self._who = who
+        self._plan = plan
+        self._prefix = prefix_of(epoch)
+        self._file = directory / f"journal-{service}-{epoch}.jsonl" if directory else None
+        self._missing: dict[int, bytes] = {}  # what the vault has not got
+        self._quiet_until = {"vault": 0.0, "register": 0.0}
+
+    def open(self) -> Journal:
+        """Read all copies and join them. Raises StoppedPartWay when neither the vault nor the register's copy answers."""
+        found: dict[tuple[int, str, str, str], Entry] = {}
+        answered = 0
+        for name, vault in (("vault", self._vault), ("register", self._second)):
+            try:
+                entries = read_journal(vault, self.epoch)
+            except UnderstudyError as error:
+                self._mute(name, error)
+                continue
+            answered += 1
+            for entry in entries:
+                found.setdefault((entry.n, entry.who, entry.kind, entry.action), entry)
+        for entry in self._read_file():
+            found.setdefault((entry.n, entry.who, entry.kind, entry.action), entry)
+        if not answered:
+            message = f"neither copy of the journal of epoch {self.epoch} can be read"
+            raise StoppedPartWay(message, hint=f"bring back {self._vault.url} or {self._second.url}; the same command resumes")
+        self.entries = [found[key] for key in sorted(found)]
+        return self
+
+    @property
+    def last(self) -> int:
+        """The highest number in any copy."""
+        return max((entry.n for entry in self.entries), default=0)
+
+    def begin(self, action: str, data: dict[str, Any]) -> Entry:
+        """Write the intent to claim. The vault must take it: nothing has been changed yet.
+
+        Raises:
+            Refused: the vault's journal cannot be written.
+        """
+        try:
+            built: list[Entry] = []
+
+            def build(n: int) -> bytes:
+                built.append(self._entry(n, "intent", action, data))
+                return _dump(built[-1])
+
+            n = self._vault.append(self._prefix, build, suffix=_SUFFIX)
+        except UnderstudyError as error:
+            message = f"the journal in {self._vault.url} cannot be written, so nothing was changed"
+            raise Refused(message, hint=error.message) from error
+        entry = next(each for each in reversed(built) if each.n == n)
+        self._copy(entry)
+        self.entries.append(entry)
+        return entry
+
+    def write(
+        self,
+        kind: Kind,
+        action: str = "",
+        data: dict[str, Any] | None = None,
+        *,
+        confirm: Callable[[], None] | None = None,
+        essential: bool = False,
+    ) -> Entry:
+        """Append an entry, to the vault or at least to a second copy.
+
+        Args:
+            kind: what it says.
+            action: the plan's id of the action.
+            data: JSON values.
+            confirm: called when another's entry stands at the next number; raises when the epoch is no longer ours.
+            essential: without any copy stop here: a point of no return is next.
+
+        Raises:
+            StoppedPartWay: ``essential``, and no copy could be written.
+        """
+        entry = self._entry(self.last + 1, kind, action, data or {})
+        written = False
+        if not self._muted("vault"):
+            while not written:
+                try:
+                    self._settle()
+                    self._vault.append(self._prefix, partial(_dump_as, entry), after=entry.n - 1, suffix=_SUFFIX)
+                    written = True
+                except Conflict:
+                    if confirm is not None:
+                        confirm()
+                    self.entries.extend(e for e in read_journal(self._vault, self.epoch) if e.n >= entry.n)
+                    entry = self._entry(self.last + 1, kind, action, data or {})
+                except UnderstudyError as error:
+                    self._mute("vault", error)
+                    break
+        copied = self._copy(entry)
+        if not written:
+            self._missing[entry.n] = _dump(entry)
+        self.entries.append(entry)
+        if not (written or copied):
+            logger.error("no copy of the journal could be written: %s", _dump(entry).decode())
+            if essential:
+                message = "no copy of the journal can be written, and the next step cannot be undone"
+                raise StoppedPartWay(message, hint=f"bring back {self._vault.url} or {self._second.url}; the same command resumes")
+        return entry
+
+    def settle(self) -> bool:
+        """Give the vault what it missed while it did not answer. Returns whether it now has all."""
+        try:
+            self._settle()
+        except UnderstudyError as error:
+            self._mute("vault", error)
+        return not self._missing
+
+    def of(self, action: str, kind: Kind) -> Entry | None:
+        """Return the last entry of that kind for an action, None when there is none."""
+        return next((e for e in reversed(self.entries) if e.action == action and e.kind == kind), None)
+
+    # ------------------------------------------------------------------ copies
+
+    def _entry(self, n: int, kind: Kind, action: str, data: dict[str, Any]) -> Entry:
+        return Entry(
+            epoch=self.epoch,
+            n=n,
+            kind=kind,
+            action=action,
+            time=datetime.now(UTC).isoformat(timespec="milliseconds"),
+            who=self._who,
+            plan=self._plan,
+            data=data,
+        )
+
+    def _copy(self, entry: Entry) -> bool:
+        """Write the second copies; True when one of them took it."""
+        done = self._append_file(entry)
+        if self._muted("register"):
+            return done
+        key = f"{self._prefix}{numbered(entry.n)}{_SUFFIX}"
+        try:
+            self._second.put_once(key, _dump(entry))
+        except Conflict:
+            logger.warning("%s beside the register holds another entry; the vault's is kept", key)
+        except UnderstudyError as error:
+            self._mute("register", error)
+            return done
+        return True
+
+    def _append_file(self, entry: Entry) -> bool:
+        if self._file is None:
+            return False
+        try:
+            self._file.parent.mkdir(parents=True, exist_ok=True)
+            with self._file.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(asdict(entry), sort_keys=True) + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            logger.warning("the journal's local copy %s cannot be written: %s", self._file, error.strerror)
+            return False
+        return True
+
+    def _read_file(self) -> list[Entry]:
+        if self._file is None or not self._file.exists():
+            return []
+        entries = []
+        for line in self._file.read_text(encoding="utf-8").splitlines():
+            try:
+                entry = Entry(**json.loads(line))
+            except (ValueError, TypeError):  # the line that a kill cut short
+                continue
+            if entry.epoch == self.epoch:
+                entries.append(entry)
+        return entries
+
+    def _settle(self) -> None:
+        for n in sorted(self._missing):
+            self._vault.put_once(f"{self._prefix}{numbered(n)}{_SUFFIX}", self._missing[n])
+            del self._missing[n]
+
+    def _muted(self, name: str) -> bool:
+        return time.monotonic() < self._quiet_until[name]
+
+    def _mute(self, name: str, error: UnderstudyError) -> None:
+        """Do not wait for a copy that does not answer at every entry."""
+        logger.warning("the journal's copy in the %s cannot be reached, its other copy goes on: %s", name, error.message)
+        self._quiet_until[name] = time.monotonic() + _ASK_AGAIN_SECONDS
+
+
+def prefix_of(epoch: int) -> str:
+    """Return where an epoch's journal lives below a vault or the register's store."""
+    return f"{PREFIX}{numbered(epoch)}/"
+
+
+def read_journal(vault: Vault, epoch: int) -> list[Entry]:
+    """Return an epoch's entries in order; empty when there are none. Raises Unreachable, Corrupt."""
+    prefix = prefix_of(epoch)
+    return [Entry(**vault.read_json(f"{prefix}{numbered(n)}{_SUFFIX}")) for n in vault.sequences(prefix)]
+
+
+def read_newest(vault: Vault, epoch: int) -> Entry:
+    """Return an epoch's last entry. Raises NotReady when it has none."""
+    last = vault.latest(prefix_of(epoch))
+    if not last:
+        message = f"epoch {epoch} has no journal"
+        raise NotReady(message)
+    return Entry(**vault.read_json(f"{prefix_of(epoch)}{numbered(last)}{_SUFFIX}"))
+
+
+def _dump(entry: Entry) -> bytes:
+    return to_json(asdict(entry))
+
+
+def _dump_as(entry: Entry, n: int) -> bytes:  # noqa: ARG001 - the number stands in the entry already
+    return _dump(entry)

@@ -1,0 +1,1 @@
+"""Features: the offline store replicated, online stores rebuilt from it."""

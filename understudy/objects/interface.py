@@ -1,0 +1,100 @@
+"""The object store in our words. ``memory.py`` is its executable description; every adapter passes one contract."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from datetime import datetime
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectInfo:
+    """One object as the store's listing or answer describes it.
+
+    Attributes:
+        key: the name below the store's prefix, never starting with ``/``.
+        size: bytes.
+        token: changes with every write of this key; what compare-and-set compares (S3 ETag, GCS generation).
+        version: names these very bytes for a later read (S3 versionId, GCS generation); None where the store keeps none.
+        modified: the store's clock when it was written.
+        crc32c: base64 of the big-endian CRC32C where the store reports one, else None.
+    """
+
+    key: str
+    size: int
+    token: str
+    version: str | None
+    modified: datetime
+    crc32c: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Abilities:
+    """What this store can do; a claimed ability is tested, one that is not claimed raises Unsupported.
+
+    Attributes:
+        versions: old bytes of a key can be read by their version.
+        lists_crc32c: listings carry a CRC32C of the content computed by the store.
+    """
+
+    versions: bool
+    lists_crc32c: bool
+
+
+class ObjectStore(Protocol):
+    """A bucket, or a prefix of one. Safe to use from many threads. Keys are below the prefix.
+
+    Errors of every method: Unreachable, Throttled, Denied; NotFound when the bucket is missing. Adapters retry
+    transient faults a few times themselves, so a caller sees Transient only when that was in vain.
+    """
+
+    url: str
+    abilities: Abilities
+
+    def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
+        """Yield every object whose key starts with prefix, sorted by the UTF-8 bytes of the key.
+
+        What was committed before the call starts is seen. Never partial: an error is raised, not a short listing.
+        """
+
+    def list_versions(self, prefix: str = "") -> Iterator[ObjectInfo]:
+        """Like ``list``, with ``version`` set on every row where the store keeps versions; may cost more calls."""
+
+    def head(self, key: str) -> ObjectInfo:
+        """Describe one object, with its version. Raises NotFound."""
+
+    def get(self, key: str, *, version: str | None = None) -> bytes:
+        """Return all bytes, of that version if given. Raises NotFound; Corrupt when the body is shorter than said."""
+
+    def get_range(self, key: str, start: int, length: int, *, version: str | None = None) -> bytes:
+        """Return exactly ``length`` bytes from ``start``. Raises NotFound; Corrupt when there are fewer."""
+
+    def create(self, key: str, data: bytes) -> ObjectInfo:
+        """Write all bytes in one conditional request, only if nothing is there. Raises Conflict when something is.
+
+        After a lost answer the store is asked what is there: equal bytes are success, others are a Conflict.
+        """
+
+    def replace(self, key: str, data: bytes, *, expected: str | None) -> ObjectInfo:
+        """Compare-and-set: write only if the key's token is ``expected`` (None: only if absent). Raises Conflict.
+
+        After a lost answer the same rule as ``create``: if the object now holds these very bytes, it is success.
+        """
+
+    def put(self, key: str, data: bytes) -> ObjectInfo:
+        """Write without a condition; for files that only a pointer makes visible."""
+
+    def put_stream(self, key: str, parts: Iterable[bytes], size: int) -> ObjectInfo:
+        """Write ``size`` bytes from parts of any length with bounded memory; visible whole or not at all.
+
+        Raises Corrupt when the parts do not add up to ``size``; nothing is visible then.
+        """
+
+    def delete(self, key: str) -> None:
+        """Remove the object; not an error when it is not there."""
+
+    def now(self) -> datetime:
+        """Return the store's own clock (aware, UTC), to about a second."""

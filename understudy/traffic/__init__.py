@@ -1,0 +1,1 @@
+"""Which site the service name leads to."""

@@ -1,0 +1,1 @@
+"""A site's durable, content-addressed store: chunks, packs, index, manifests, sets."""

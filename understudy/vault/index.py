@@ -1,0 +1,373 @@
+"""The index: from a chunk's id to its place in a pack, as sorted Parquet shards, appended by sequence and compacted.
+
+``index/<seq>/<shard>.parquet`` holds rows sorted by id. The schema's metadata (key ``understudy``, JSON) says how many
+shards the sequence has, which earlier sequences it replaces, and, on shard 0, length and CRC32C of every pack it names.
+"""
+
+from __future__ import annotations
+
+import io
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from understudy.errors import Conflict, Corrupt, NotFound
+from understudy.vault.chunks import ID_BYTES, Location
+from understudy.vault.packs import PACK_BYTES_MAX, is_hex_id
+from understudy.vault.store import numbered
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    from numpy.typing import NDArray
+
+    from understudy.vault.store import Vault
+
+INDEX_PREFIX = "index/"
+#: More live sequences than this are merged into one by the next push that writes.
+LIVE_SEQUENCES_MAX = 16
+#: Rows of one shard: about 45 MB in memory, about 40 MB as Parquet.
+SHARD_ROWS_MAX = 1_000_000
+_METADATA_KEY = b"understudy"
+_READERS = 8
+_CLAIM_TRIES = 100
+
+SCHEMA = pa.schema(
+    [
+        pa.field("id", pa.binary(ID_BYTES), nullable=False),
+        pa.field("pack", pa.string(), nullable=False),
+        pa.field("offset", pa.int64(), nullable=False),
+        pa.field("length", pa.int32(), nullable=False),
+        pa.field("raw_length", pa.int32(), nullable=False),
+        pa.field("coder", pa.string(), nullable=False),
+        pa.field("base", pa.binary(ID_BYTES)),
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class PackRecord:
+    """What the index remembers of a pack: its bytes, and the CRC32C that the store reported when it was written."""
+
+    length: int
+    crc32c: str | None
+
+
+@dataclass(slots=True)
+class _Segment:
+    """One shard in memory: 57 bytes a row."""
+
+    sequence: int
+    keys: NDArray[np.uint64]  # the first eight bytes of each id, big endian: what is searched
+    ids: NDArray[np.uint8]  # rows x 32
+    pack_of: NDArray[np.int32]
+    offsets: NDArray[np.uint32]
+    lengths: NDArray[np.uint32]
+    raw_lengths: NDArray[np.uint32]
+    coder_of: NDArray[np.int16]
+    packs: list[str]
+    coders: list[str]
+    bases: dict[int, bytes]
+
+    def find(self, wanted: bytes) -> int:
+        """Return the row of an id, -1 when it is not here."""
+        key = np.uint64(int.from_bytes(wanted[:8], "big"))
+        row = int(np.searchsorted(self.keys, key))
+        while row < len(self.keys) and self.keys[row] == key:
+            if self.ids[row].tobytes() == wanted:
+                return row
+            row += 1
+        return -1
+
+    def location(self, row: int) -> Location:
+        """Return one row."""
+        return Location(
+            self.ids[row].tobytes(),
+            self.packs[self.pack_of[row]],
+            int(self.offsets[row]),
+            int(self.lengths[row]),
+            int(self.raw_lengths[row]),
+            self.coders[self.coder_of[row]],
+            self.bases.get(row),
+        )
+
+
+@dataclass(slots=True)
+class ChunkIndex:
+    """All live sequences of a vault's index in memory; lookups are safe from many threads."""
+
+    segments: list[_Segment] = field(default_factory=list)
+    packs: dict[str, PackRecord] = field(default_factory=dict)
+    live: tuple[int, ...] = ()
+    replaced: tuple[tuple[int, int], ...] = ()
+
+    def __len__(self) -> int:
+        """Return the number of rows; a chunk that lies in two packs counts twice."""
+        return sum(len(segment.keys) for segment in self.segments)
+
+    def find(self, wanted: bytes) -> Location | None:
+        """Return where a chunk lies, None when no pack has it. Of several places the one written last."""
+        for segment in self.segments:
+            row = segment.find(wanted)
+            if row >= 0:
+                return segment.location(row)
+        return None
+
+    def find_in(self, wanted: bytes, usable: Callable[[str], bool]) -> Location | None:
+        """Like ``find``, looking only at packs for which ``usable(name)`` holds."""
+        for segment in self.segments:
+            row = segment.find(wanted)
+            if row >= 0 and usable(segment.packs[segment.pack_of[row]]):
+                return segment.location(row)
+        return None
+
+    def rows(self) -> Iterator[Location]:
+        """Yield every row, shard by shard, the newest sequence first."""
+        for segment in self.segments:
+            for row in range(len(segment.keys)):
+                yield segment.location(row)
+
+    def by_pack(self) -> Iterator[tuple[str, list[Location]]]:
+        """Yield (pack, its rows by offset) for every pack that has rows, reading one pack's rows at a time."""
+        places: dict[str, list[tuple[_Segment, int]]] = {}
+        for segment in self.segments:
+            for number in np.unique(segment.pack_of):
+                places.setdefault(segment.packs[int(number)], []).append((segment, int(number)))
+        orders = {id(segment): np.argsort(segment.pack_of, kind="stable") for segment in self.segments}
+        for pack in sorted(places):
+            found: dict[tuple[bytes, int], Location] = {}
+            for segment, number in places[pack]:
+                order = orders[id(segment)]
+                low = np.searchsorted(segment.pack_of, number, side="left", sorter=order)
+                high = np.searchsorted(segment.pack_of, number, side="right", sorter=order)
+                for row in order[low:high]:
+                    location = segment.location(int(row))
+                    found.setdefault((location.id, location.offset), location)
+            yield pack, sorted(found.values(), key=lambda location: location.offset)
+
+
+def load_index(vault: Vault) -> ChunkIndex:
+    """Read every live sequence of a vault's index, in parallel.
+
+    Raises:
+        Corrupt: a shard cannot be read, or says what cannot be; the sentence names it.
+    """
+    shards: dict[int, list[str]] = {}
+    for info in vault.store.list(INDEX_PREFIX):
+        sequence, _, name = info.key[len(INDEX_PREFIX) :].partition("/")
+        if sequence.isdigit() and name.endswith(".parquet"):
+            shards.setdefault(int(sequence), []).append(info.key)
+    replaced: list[tuple[int, int]] = []
+    live: list[int] = []
+    segments: list[_Segment] = []
+    packs: dict[str, PackRecord] = {}
+    waiting = sorted(shards, reverse=True)
+    with ThreadPoolExecutor(_READERS, thread_name_prefix="index") as pool:
+        while waiting:
+            # Newest first: the first few say which of the older ones need not be read at all.
+            batch, waiting = waiting[: LIVE_SEQUENCES_MAX + 1], waiting[LIVE_SEQUENCES_MAX + 1 :]
+            read = {key: pool.submit(_read_shard, vault, key, number) for number in batch for key in shards[number]}
+            for number in batch:
+                if _within(number, replaced):
+                    continue
+                parts = [read[key].result() for key in shards[number]]
+                told = {part[1]["shards"] for part in parts}
+                if told == {len(parts)}:
+                    replaced += [(low, high) for low, high in parts[0][1].get("replaces", [])]
+                    live.append(number)
+                # Of a sequence that is still being written, or was cut short, the rows are as good as any other.
+                segments += [segment for segment, _ in parts]
+                for _, metadata in parts:
+                    for name, (length, crc32c) in metadata.get("packs", {}).items():
+                        packs.setdefault(name, PackRecord(length, crc32c))
+            waiting = [number for number in waiting if not _within(number, replaced)]
+    return ChunkIndex(segments, packs, tuple(sorted(live)), _merged_ranges(replaced))
+
+
+def append_index(vault: Vault, index: ChunkIndex, rows: Sequence[Location], packs: dict[str, PackRecord]) -> tuple[int, int]:
+    """Write new rows as the next sequence and return (its number, the bytes written).
+
+    When more than ``LIVE_SEQUENCES_MAX`` would be live, the new sequence holds the rows of all of them and says that
+    it replaces them; nothing is deleted. ``index`` stays as it was loaded: load it again to see the new rows.
+    """
+    table = _table_of(rows)
+    replaces: tuple[tuple[int, int], ...] = ()
+    if len(index.live) >= LIVE_SEQUENCES_MAX:
+        merged = [segment for segment in index.segments if segment.sequence in index.live]
+        table = _merge(table, merged)
+        replaces = _merged_ranges([*index.replaced, *((number, number) for number in index.live)])
+        packs = {**index.packs, **packs}
+    shards = [table.slice(start, SHARD_ROWS_MAX) for start in range(0, max(1, table.num_rows), SHARD_ROWS_MAX)]
+    encoded = []
+    for number, shard in enumerate(shards):
+        metadata: dict[str, Any] = {"format": 1, "shards": len(shards), "replaces": replaces}
+        if number == 0:
+            metadata["packs"] = {name: [record.length, record.crc32c] for name, record in sorted(packs.items())}
+        encoded.append(_encode(shard, metadata))
+    # Shard 0 claims the number; a sequence counts as whole, and as a replacement, only when all its shards are there.
+    sequence = max((vault.latest(INDEX_PREFIX), *index.live, 0)) + 1
+    for _ in range(_CLAIM_TRIES):
+        try:
+            vault.put_once(_shard_key(sequence, 0), encoded[0])
+            break
+        except Conflict:
+            sequence += 1
+    else:
+        message = f"{_CLAIM_TRIES} other writers took the next index sequence of {vault.url}"
+        raise Conflict(message, hint="look for a run that repeats itself")
+    for number, data in enumerate(encoded[1:], start=1):
+        vault.put_once(_shard_key(sequence, number), data)
+    return sequence, sum(len(data) for data in encoded)
+
+
+def _shard_key(sequence: int, shard: int) -> str:
+    return f"{INDEX_PREFIX}{numbered(sequence)}/{shard:05d}.parquet"
+
+
+def _within(number: int, ranges: Iterable[tuple[int, int]]) -> bool:
+    return any(low <= number <= high for low, high in ranges)
+
+
+def _merged_ranges(ranges: Iterable[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
+    merged: list[tuple[int, int]] = []
+    for low, high in sorted(ranges):
+        if merged and low <= merged[-1][1] + 1:
+            merged[-1] = (merged[-1][0], max(high, merged[-1][1]))
+        else:
+            merged.append((low, high))
+    return tuple(merged)
+
+
+def _table_of(rows: Sequence[Location]) -> pa.Table:
+    ordered = sorted(rows, key=lambda row: (row.id, row.pack, row.offset))
+    columns = [
+        pa.array([row.id for row in ordered], pa.binary(ID_BYTES)),
+        pa.array([row.pack for row in ordered], pa.string()),
+        pa.array([row.offset for row in ordered], pa.int64()),
+        pa.array([row.length for row in ordered], pa.int32()),
+        pa.array([row.raw_length for row in ordered], pa.int32()),
+        pa.array([row.coder for row in ordered], pa.string()),
+        pa.array([row.base for row in ordered], pa.binary(ID_BYTES)),
+    ]
+    return pa.Table.from_arrays(columns, schema=SCHEMA)
+
+
+def _merge(new: pa.Table, segments: Sequence[_Segment]) -> pa.Table:
+    """Return one table sorted by id in which each id stands once, at the place written last."""
+    parts = [new, *(_table_of_segment(segment) for segment in segments)]
+    table = pa.concat_tables(parts).combine_chunks()
+    ids = _ids_of(table.column("id")).view(f"S{ID_BYTES}").ravel()
+    order = np.argsort(ids, kind="stable")  # stable: the parts come newest first
+    ordered = ids[order]
+    first = np.ones(len(order), dtype=bool)
+    first[1:] = ordered[1:] != ordered[:-1]
+    return table.take(pa.array(order[first]))
+
+
+def _table_of_segment(segment: _Segment) -> pa.Table:
+    rows = len(segment.keys)
+    bases: list[bytes | None] = [None] * rows if segment.bases else []
+    for row, base in segment.bases.items():
+        bases[row] = base
+    columns = [
+        pa.FixedSizeBinaryArray.from_buffers(pa.binary(ID_BYTES), rows, [None, pa.py_buffer(segment.ids)]),
+        pa.DictionaryArray.from_arrays(pa.array(segment.pack_of), pa.array(segment.packs, pa.string())).cast(pa.string()),
+        pa.array(segment.offsets.astype(np.int64)),
+        pa.array(segment.lengths.astype(np.int32)),
+        pa.array(segment.raw_lengths.astype(np.int32)),
+        pa.DictionaryArray.from_arrays(pa.array(segment.coder_of), pa.array(segment.coders, pa.string())).cast(pa.string()),
+        pa.array(bases, pa.binary(ID_BYTES)) if segment.bases else pa.nulls(rows, pa.binary(ID_BYTES)),
+    ]
+    return pa.Table.from_arrays(columns, schema=SCHEMA)
+
+
+def _encode(table: pa.Table, metadata: dict[str, Any]) -> bytes:
+    target = io.BytesIO()
+    with_metadata = table.replace_schema_metadata({_METADATA_KEY: orjson.dumps(metadata)})
+    pq.write_table(
+        with_metadata,
+        target,
+        compression="zstd",
+        use_dictionary=["pack", "coder"],
+        write_statistics=["id"],
+        store_schema=False,
+    )
+    return target.getvalue()
+
+
+def _ids_of(column: pa.ChunkedArray) -> NDArray[np.uint8]:
+    flat = column.combine_chunks()
+    array = flat if isinstance(flat, pa.Array) else flat.chunk(0)
+    buffer = array.buffers()[1]
+    if buffer is None or len(array) == 0:
+        return np.empty((0, ID_BYTES), np.uint8)
+    whole = np.frombuffer(buffer, np.uint8)
+    start = array.offset * ID_BYTES
+    return whole[start : start + len(array) * ID_BYTES].reshape(-1, ID_BYTES)
+
+
+def _read_shard(vault: Vault, key: str, sequence: int) -> tuple[_Segment, dict[str, Any]]:
+    try:
+        data = vault.store.get(key)
+    except NotFound as error:
+        message = f"index shard {key} vanished from {vault.url} while it was read"
+        raise Corrupt(message) from error
+    try:
+        return _parse_shard(data, sequence)
+    except (pa.ArrowException, OSError, KeyError, TypeError, ValueError, orjson.JSONDecodeError) as error:
+        message = f"index shard {key} of {vault.url} is damaged: {error}"
+        raise Corrupt(message, hint="restore it from the bucket's own versions; the packs themselves say what they hold") from error
+
+
+def _parse_shard(data: bytes, sequence: int) -> tuple[_Segment, dict[str, Any]]:
+    file = pq.ParquetFile(pa.BufferReader(data), read_dictionary=["pack", "coder"])
+    metadata = orjson.loads((file.schema_arrow.metadata or {})[_METADATA_KEY])
+    if metadata.get("format") != 1:
+        message = f"its format is {metadata.get('format')!r}, this version of understudy reads 1"
+        raise ValueError(message)
+    table = file.read().combine_chunks()
+    ids = _ids_of(table.column("id"))
+    keys = np.ascontiguousarray(ids[:, :8]).view(">u8").ravel().astype(np.uint64)
+    if np.any(keys[1:] < keys[:-1]):
+        message = "its rows are not sorted by id"
+        raise ValueError(message)
+    pack_of, packs = _decoded(table.column("pack"))
+    coder_of, coders = _decoded(table.column("coder"))
+    numbers = [table.column(name).to_numpy() for name in ("offset", "length", "raw_length")]
+    if len(ids) and (min(int(part.min()) for part in numbers) < 0 or int((numbers[0] + numbers[1]).max()) > PACK_BYTES_MAX):
+        message = "a chunk lies outside of what a pack can hold"
+        raise ValueError(message)
+    if not all(is_hex_id(name) for name in packs):
+        message = "it names something that is no pack"
+        raise ValueError(message)
+    base = table.column("base")
+    bases: dict[int, bytes] = {}
+    if base.null_count != len(base):
+        bases = {row: value for row, value in enumerate(base.to_pylist()) if value is not None}
+    segment = _Segment(
+        sequence=sequence,
+        keys=keys,
+        ids=ids.copy(),
+        pack_of=pack_of.astype(np.int32),
+        offsets=numbers[0].astype(np.uint32),
+        lengths=numbers[1].astype(np.uint32),
+        raw_lengths=numbers[2].astype(np.uint32),
+        coder_of=coder_of.astype(np.int16),
+        packs=packs,
+        coders=coders,
+        bases=bases,
+    )
+    return segment, metadata
+
+
+def _decoded(column: pa.ChunkedArray) -> tuple[NDArray[np.integer[Any]], list[str]]:
+    flat = column.combine_chunks()
+    array = flat if isinstance(flat, pa.Array) else flat.chunk(0)
+    if not isinstance(array, pa.DictionaryArray):
+        array = array.dictionary_encode()
+    return array.indices.to_numpy(zero_copy_only=False), [str(name) for name in array.dictionary.to_pylist()]

@@ -1,0 +1,61 @@
+"""Work done in parallel, taken in order, with a bound on what waits in memory."""
+
+from __future__ import annotations
+
+from collections import deque
+from concurrent.futures import FIRST_COMPLETED, wait
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    import threading
+    from collections.abc import Callable, Iterable, Iterator
+    from concurrent.futures import Executor, Future
+
+T = TypeVar("T")
+
+
+def in_order(pool: Executor, jobs: Iterable[Callable[[], T]], room: threading.Semaphore) -> Iterator[T]:
+    """Run jobs in a pool and yield their results in the order of the jobs.
+
+    Each job under way, and each result not yet taken, holds one place of ``room``; a result's place is given back
+    when the next one is asked for. Several callers can share one ``room``: a caller waits for a place only while it
+    holds none, so they cannot wait for each other in a circle.
+    """
+    pending: deque[Future[T]] = deque()
+    try:
+        for job in jobs:
+            while not room.acquire(blocking=not pending):
+                yield pending[0].result()
+                pending.popleft()
+                room.release()
+            pending.append(pool.submit(job))
+        while pending:
+            yield pending[0].result()
+            pending.popleft()
+            room.release()
+    finally:
+        for future in pending:
+            future.cancel()
+        for future in pending:
+            if not future.cancelled():
+                future.exception()
+            room.release()
+
+
+def each(pool: Executor, jobs: Iterable[Callable[[], T]], *, ahead: int) -> Iterator[T]:
+    """Run jobs in a pool and yield their results as they come, at most ``ahead`` of them under way."""
+    pending: set[Future[T]] = set()
+    try:
+        for job in jobs:
+            pending.add(pool.submit(job))
+            if len(pending) >= ahead:
+                done, pending = wait(pending, return_when=FIRST_COMPLETED)
+                for future in done:
+                    yield future.result()
+        while pending:
+            done, pending = wait(pending, return_when=FIRST_COMPLETED)
+            for future in done:
+                yield future.result()
+    finally:
+        for future in pending:
+            future.cancel()

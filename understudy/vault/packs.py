@@ -1,0 +1,189 @@
+"""Packs: many chunks' frames in one immutable object that describes itself, so that no index is needed to read it.
+
+Layout: the frames, one after another; the trailer, one zstd frame of JSON that lists the chunks; the trailer's length
+as 8 bytes little endian; the 8 bytes ``USPACK01``. The pack's name is the BLAKE3 of all of it.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import orjson
+import zstandard
+
+from understudy.errors import Corrupt, Unsupported
+from understudy.vault.chunks import ID_BYTES, RAW_BYTES_MAX, CodedChunk, Location, chunk_id
+
+if TYPE_CHECKING:
+    from understudy.objects.interface import ObjectInfo, ObjectStore
+
+PACKS_PREFIX = "packs/"
+MAGIC = b"USPACK01"
+#: A pack is closed once it holds this much. Three in upload and one being filled fit the memory bound.
+PACK_BYTES_TARGET = 32 << 20
+#: No pack is longer; a reader refuses one that is.
+PACK_BYTES_MAX = 64 << 20
+_FOOTER = struct.Struct("<Q8s")
+_TRAILER_BYTES_MAX = 16 << 20
+_TRAILER_RAW_BYTES_MAX = 64 << 20
+#: One ranged read of this length from the end fetches nearly every trailer whole.
+_TAIL_BYTES = 64 << 10
+_HEX = frozenset("0123456789abcdef")
+
+
+def pack_key(name: str) -> str:
+    """Return the vault key of the pack of that hex name."""
+    return f"{PACKS_PREFIX}{name[:2]}/{name}"
+
+
+def pack_name(key: str) -> str | None:
+    """Return the hex name that a vault key stands for, None when it is no pack's key."""
+    name = key.rpartition("/")[2]
+    return name if is_hex_id(name) and key == pack_key(name) else None
+
+
+def is_hex_id(text: object) -> bool:
+    """Return whether this is a 32-byte digest in lower-case hex."""
+    return isinstance(text, str) and len(text) == 2 * ID_BYTES and _HEX.issuperset(text)
+
+
+@dataclass(frozen=True, slots=True)
+class SealedPack:
+    """A finished pack: its name, all its bytes, and where each chunk lies in them."""
+
+    name: str
+    data: bytes
+    locations: tuple[Location, ...]
+
+
+class PackBuilder:
+    """Collects frames until there are enough for a pack. Not thread-safe: one thread fills, any thread may seal."""
+
+    def __init__(self) -> None:
+        """Start an empty pack."""
+        self._chunks: list[CodedChunk] = []
+        self.size = 0
+
+    def __len__(self) -> int:
+        """Return how many chunks it holds."""
+        return len(self._chunks)
+
+    def add(self, chunk: CodedChunk) -> None:
+        """Append one frame."""
+        self._chunks.append(chunk)
+        self.size += len(chunk.frame)
+
+    def seal(self, *, again: int = 0) -> SealedPack:
+        """Return the finished pack.
+
+        Args:
+            again: a number that goes into the trailer and so changes the name, for when a damaged object stands
+                where this pack should be created.
+        """
+        listed: list[dict[str, Any]] = []
+        offset = 0
+        for chunk in self._chunks:
+            listed.append(
+                {
+                    "id": chunk.id.hex(),
+                    "offset": offset,
+                    "length": len(chunk.frame),
+                    "raw_length": chunk.raw_length,
+                    "coder": chunk.coder,
+                    "base": None,
+                }
+            )
+            offset += len(chunk.frame)
+        trailer_json = {"format": 1, "chunks": listed} | ({"again": again} if again else {})
+        trailer = zstandard.ZstdCompressor(level=3, write_checksum=True).compress(orjson.dumps(trailer_json))
+        data = b"".join([*(chunk.frame for chunk in self._chunks), trailer, _FOOTER.pack(len(trailer), MAGIC)])
+        name = chunk_id(data).hex()
+        locations = tuple(
+            Location(chunk.id, name, row["offset"], row["length"], row["raw_length"], row["coder"])
+            for chunk, row in zip(self._chunks, listed, strict=True)
+        )
+        return SealedPack(name, data, locations)
+
+
+def read_trailer(store: ObjectStore, info: ObjectInfo) -> tuple[Location, ...]:
+    """Return what a pack says that it holds, by ranged reads of its end alone.
+
+    Nothing in it is trusted beyond its shape: a chunk's id is proven when the chunk is decoded.
+
+    Raises:
+        Corrupt: the magic, a length or the list is wrong; the sentence names the pack.
+        Unsupported: a later version wrote it.
+    """
+    name = pack_name(info.key)
+    if name is None:
+        message = f"{info.key} is not named as a pack"
+        raise Corrupt(message)
+    if not _FOOTER.size <= info.size <= PACK_BYTES_MAX:
+        message = f"pack {name} has {info.size} bytes, which no pack has"
+        raise Corrupt(message)
+    tail_length = min(info.size, _TAIL_BYTES)
+    tail = store.get_range(info.key, info.size - tail_length, tail_length)
+    length, magic = _FOOTER.unpack_from(tail, len(tail) - _FOOTER.size)
+    if magic != MAGIC:
+        message = f"pack {name} does not end as a pack does"
+        raise Corrupt(message)
+    if length > min(info.size - _FOOTER.size, _TRAILER_BYTES_MAX):
+        message = f"pack {name} declares a trailer of {length} bytes, which does not fit"
+        raise Corrupt(message)
+    start = info.size - _FOOTER.size - length
+    if length + _FOOTER.size > len(tail):
+        trailer = store.get_range(info.key, start, length)
+    else:
+        trailer = tail[len(tail) - _FOOTER.size - length : len(tail) - _FOOTER.size]
+    return _parse_trailer(name, trailer, frames_end=start)
+
+
+def _parse_trailer(name: str, trailer: bytes, *, frames_end: int) -> tuple[Location, ...]:
+    try:
+        declared = zstandard.get_frame_parameters(trailer).content_size
+        if declared > _TRAILER_RAW_BYTES_MAX:
+            message = f"pack {name} declares a chunk list of {declared} bytes, which no pack has"
+            raise Corrupt(message)
+        listed = orjson.loads(zstandard.ZstdDecompressor().decompress(trailer, max_output_size=declared))
+    except (zstandard.ZstdError, orjson.JSONDecodeError) as error:
+        message = f"the trailer of pack {name} cannot be decoded: {error}"
+        raise Corrupt(message) from error
+    if isinstance(listed, dict) and listed.get("format") != 1:
+        message = f"pack {name} has format {listed.get('format')!r}, this version of understudy reads 1"
+        raise Unsupported(message, hint="upgrade understudy to the version that wrote it, or a later one")
+    try:
+        locations = tuple(_location(name, row) for row in listed["chunks"])
+    except (KeyError, TypeError, ValueError) as error:
+        message = f"the trailer of pack {name} lists something that is not a chunk"
+        raise Corrupt(message) from error
+    end = 0
+    for location in locations:
+        if location.offset != end:
+            message = f"the trailer of pack {name} lists chunks that do not follow one another"
+            raise Corrupt(message)
+        end += location.length
+    if end != frames_end:
+        message = f"the trailer of pack {name} lists {end} bytes of chunks, the pack holds {frames_end}"
+        raise Corrupt(message)
+    return locations
+
+
+def _location(name: str, row: dict[str, Any]) -> Location:
+    base = row["base"]
+    location = Location(
+        bytes.fromhex(row["id"]),
+        name,
+        row["offset"],
+        row["length"],
+        row["raw_length"],
+        row["coder"],
+        None if base is None else bytes.fromhex(base),
+    )
+    numbers = (location.offset, location.length, location.raw_length)
+    if not all(type(number) is int and number >= 0 for number in numbers) or location.raw_length > RAW_BYTES_MAX:
+        raise ValueError(numbers)
+    if len(location.id) != ID_BYTES or not isinstance(location.coder, str):
+        raise ValueError(row)
+    return location

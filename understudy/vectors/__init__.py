@@ -1,0 +1,1 @@
+"""Vector indexes: exported to Parquet, rebuilt from stored embeddings."""
