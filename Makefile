@@ -48,5 +48,9 @@ bench: setup
 	@$(BIN)/python -m bench.vectors
 	@$(BIN)/python -m bench.features
 
+# Needs PREFECT_API_URL and UNDERSTUDY_CONFIG; may be run again at any time.
+deploy: setup
+	@$(BIN)/python -m deployments.deploy
+
 clean: down
 	@rm -rf $(VENV) .sandbox .bench

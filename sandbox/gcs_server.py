@@ -42,7 +42,7 @@ from datetime import UTC, datetime
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 import google_crc32c
@@ -64,7 +64,7 @@ Query = dict[str, str]
 Meta = dict[str, Any]
 
 
-class Refusal(Exception):  # noqa: N818 - an HTTP answer, not a fault
+class Refusal(Exception):
     """An answer that is an error, in Google's form."""
 
     def __init__(self, status: int, reason: str, message: str, location: str = "") -> None:
@@ -78,7 +78,9 @@ class Refusal(Exception):  # noqa: N818 - an HTTP answer, not a fault
 
 
 def _not_found(what: str) -> Refusal:
-    return Refusal(404, "notFound", f"No such object: {what}" if "/" in what else "The specified bucket does not exist.")
+    return Refusal(
+        404, "notFound", f"No such object: {what}" if "/" in what else "The specified bucket does not exist."
+    )
 
 
 def _condition_failed() -> Refusal:
@@ -356,7 +358,7 @@ class Storage:
                     continue
                 if end is not None and key >= end:
                     break
-                found = self._rows(bucket, key, versions=query.get("versions") == "true")
+                found = self._rows(bucket, key, versions=query.get("versions", "").lower() == "true")
                 if not found:
                     continue
                 if len(items) + len(prefixes) >= page:
@@ -393,7 +395,7 @@ class _Server(ThreadingHTTPServer):
     request_queue_size = 256
     storage: Storage
 
-    def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ANN401 - the base class's signature
+    def handle_error(self, request: Any, client_address: Any) -> None:
         error = sys.exc_info()[1]
         if not isinstance(error, (ConnectionError, TimeoutError)):
             super().handle_error(request, client_address)
@@ -418,16 +420,16 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             if chunked:
                 self.close_connection = True
-                raise Refusal(411, "required", "You must provide the Content-Length HTTP header.")
+                raise Refusal(411, "required", "You must provide the Content-Length HTTP header.")  # noqa: TRY301
             self._route(parts.path)
         except Refusal as refusal:
             self._drain()
             self._json(refusal.body, refusal.status)
 
-    do_GET = do_POST = do_PUT = do_DELETE = do_PATCH = do_HEAD = _serve
+    do_GET = do_POST = do_PUT = do_DELETE = do_PATCH = do_HEAD = _serve  # noqa: N815 - the base class's names
 
     def _route(self, path: str) -> None:
-        for pattern, methods in _ROUTES:
+        for pattern, methods in self._ROUTES:
             match = pattern.fullmatch(path)
             if match:
                 method = "GET" if self.command == "HEAD" else self.command
@@ -639,20 +641,7 @@ class _Handler(BaseHTTPRequestHandler):
         if not match:
             raise Refusal(400, "badContent", "Missing multipart boundary")
         boundary = b"--" + match[1].encode()
-        text, content_type = b"", ""
-        for part in range(2):
-            line = self._line()
-            while line.rstrip() != boundary:
-                if part:
-                    text += line
-                line = self._line()
-            while (line := self._line()).rstrip():
-                if line.lower().startswith(b"content-type:"):
-                    content_type = line.split(b":", 1)[1].strip().decode("latin-1")
-        try:
-            meta = json.loads(text)
-        except ValueError:
-            raise Refusal(400, "parseError", "Parse Error") from None
+        meta, content_type = self._multipart_head(boundary)
         meta.setdefault("contentType", content_type or None)
 
         def media() -> Iterator[bytes]:
@@ -670,6 +659,23 @@ class _Handler(BaseHTTPRequestHandler):
             yield held[:position]
 
         self._insert_body(bucket, meta, media)
+
+    def _multipart_head(self, boundary: bytes) -> tuple[Meta, str]:
+        """Read up to the media part; return the metadata part and the media's content type."""
+        text, content_type = b"", ""
+        for part in range(2):
+            line = self._line()
+            while line.rstrip() != boundary:
+                if part:
+                    text += line
+                line = self._line()
+            while (line := self._line()).rstrip():
+                if line.lower().startswith(b"content-type:"):
+                    content_type = line.split(b":", 1)[1].strip().decode("latin-1")
+        try:
+            return json.loads(text), content_type
+        except ValueError:
+            raise Refusal(400, "parseError", "Parse Error") from None
 
     def _line(self) -> bytes:
         line = self.rfile.readline(min(self._left, 1 << 16))
@@ -776,13 +782,16 @@ class _Handler(BaseHTTPRequestHandler):
             raise _not_found(f"{bucket}/{name}")
         path = storage.new_file(storage.bucket(target_bucket))
         digests = _Digests()
-        kept = {key: meta[key] for key in ("contentType", "metadata", "contentEncoding", "cacheControl") if key in meta}
+        inherited = ("contentType", "metadata", "contentEncoding", "cacheControl")
+        kept: Meta = {key: meta[key] for key in inherited if key in meta}
         try:
             with place.path(meta).open("rb") as file, path.open("wb") as target:
                 while piece := file.read(_PIECE):
                     target.write(piece)
                     digests.add(piece)
-            answer = storage.publish(target_bucket, {**kept, **changes, "name": target_name}, self._query, path, digests)
+            answer = storage.publish(
+                target_bucket, {**kept, **changes, "name": target_name}, self._query, path, digests
+            )
         except FileNotFoundError:
             raise _not_found(f"{bucket}/{name}") from None
         finally:
@@ -791,29 +800,21 @@ class _Handler(BaseHTTPRequestHandler):
         done = {"kind": "storage#rewriteResponse", "totalBytesRewritten": size, "objectSize": size, "done": True}
         self._json({**done, "resource": answer} if rewrite else answer)
 
-
-_Methods = dict[str, "Callable[..., None]"]
-_ROUTES: tuple[tuple[re.Pattern[str], _Methods], ...] = tuple(
-    (re.compile(pattern), methods)
-    for pattern, methods in (
-        (r"/storage/v1/b/?", {"GET": _Handler._list_buckets, "POST": _Handler._make_bucket}),
+    _ROUTES: ClassVar[tuple[tuple[re.Pattern[str], dict[str, Callable[..., None]]], ...]] = (
+        (re.compile(r"/storage/v1/b/?"), {"GET": _list_buckets, "POST": _make_bucket}),
+        (re.compile(r"/storage/v1/b/([^/]+)"), {"GET": _get_bucket, "PATCH": _patch_bucket, "DELETE": _drop_bucket}),
+        (re.compile(r"/storage/v1/b/([^/]+)/o/?"), {"GET": _list_objects}),
         (
-            r"/storage/v1/b/([^/]+)",
-            {"GET": _Handler._get_bucket, "PATCH": _Handler._patch_bucket, "DELETE": _Handler._drop_bucket},
+            re.compile(r"(?:/download)?/storage/v1/b/([^/]+)/o/([^/]+)"),
+            {"GET": _get_object, "PATCH": _patch_object, "DELETE": _drop_object},
         ),
-        (r"/storage/v1/b/([^/]+)/o/?", {"GET": _Handler._list_objects}),
+        (re.compile(r"/storage/v1/b/([^/]+)/o/([^/]+)/rewriteTo/b/([^/]+)/o/([^/]+)"), {"POST": _rewrite}),
+        (re.compile(r"/storage/v1/b/([^/]+)/o/([^/]+)/copyTo/b/([^/]+)/o/([^/]+)"), {"POST": _copy}),
         (
-            r"(?:/download)?/storage/v1/b/([^/]+)/o/([^/]+)",
-            {"GET": _Handler._get_object, "PATCH": _Handler._patch_object, "DELETE": _Handler._drop_object},
-        ),
-        (r"/storage/v1/b/([^/]+)/o/([^/]+)/rewriteTo/b/([^/]+)/o/([^/]+)", {"POST": _Handler._rewrite}),
-        (r"/storage/v1/b/([^/]+)/o/([^/]+)/copyTo/b/([^/]+)/o/([^/]+)", {"POST": _Handler._copy}),
-        (
-            r"(?:/resumable)?/upload/storage/v1/b/([^/]+)/o",
-            {"POST": _Handler._insert, "PUT": _Handler._continue_upload, "DELETE": _Handler._cancel_upload},
+            re.compile(r"(?:/resumable)?/upload/storage/v1/b/([^/]+)/o"),
+            {"POST": _insert, "PUT": _continue_upload, "DELETE": _cancel_upload},
         ),
     )
-)
 
 
 def _refuse(message: str) -> NoReturn:

@@ -25,6 +25,7 @@ import os
 import pwd
 import signal
 import socket
+import struct
 import subprocess
 import sys
 from functools import partial
@@ -69,12 +70,13 @@ def binary(name: str) -> Path:
 
 
 def accepts_connections(host: str, port: int) -> bool:
-    """Return whether something listens there; the server does so only when it is ready to answer."""
+    """Return whether a server is there that lets sessions begin; while it starts or recovers it answers, but refuses."""
+    parameters = f"user\0{ROLE}\0database\0{DATABASE}\0\0".encode()
     try:
         with socket.create_connection((host, port), timeout=1) as connection:
-            # An SSLRequest: a server that is up answers with one byte, and no session is logged as broken.
-            connection.sendall(b"\x00\x00\x00\x08\x04\xd2\x16\x2f")
-            return connection.recv(1) in {b"S", b"N"}
+            # A StartupMessage of protocol 3.0: R asks for authentication, or has granted it; E refuses.
+            connection.sendall(struct.pack(">ii", 8 + len(parameters), 3 << 16) + parameters)
+            return connection.recv(1) == b"R"
     except OSError:
         return False
 
@@ -93,8 +95,13 @@ def serve(host: str, port: int, data: Path) -> int:
     command = [str(binary("postgres")), "-D", str(data), "-h", host, "-p", str(port)]
     stopping = False
     with log_path.open("ab") as log:
-        server = subprocess.Popen(  # noqa: S603
-            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=data, preexec_fn=partial(_become_server, os.getpid())
+        server = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            cwd=data,
+            preexec_fn=partial(_become_server, os.getpid()),
         )
 
         def stop(_number: int, _frame: FrameType | None) -> None:
@@ -119,7 +126,9 @@ def serve(host: str, port: int, data: Path) -> int:
 
 def main(arguments: list[str] | None = None) -> int:
     """Read the command line and serve."""
-    parser = argparse.ArgumentParser(prog="python -m sandbox.postgres", description="PostgreSQL + pgvector in the foreground")
+    parser = argparse.ArgumentParser(
+        prog="python -m sandbox.postgres", description="PostgreSQL + pgvector in the foreground"
+    )
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="made on first use")
@@ -169,8 +178,14 @@ def _make_cluster(data: Path) -> None:
 
 def _run(command: list[str], data: Path, log_path: Path, standard_input: str = "") -> None:
     with log_path.open("ab") as log:
-        done = subprocess.run(  # noqa: S603
-            command, input=standard_input.encode(), stdout=log, stderr=log, cwd=data, preexec_fn=partial(_become_server, os.getpid()), check=False
+        done = subprocess.run(
+            command,
+            input=standard_input.encode(),
+            stdout=log,
+            stderr=log,
+            cwd=data,
+            preexec_fn=partial(_become_server, os.getpid()),
+            check=False,
         )
     if done.returncode:
         sys.stderr.write(log_path.read_text(encoding="utf-8", errors="replace")[-2000:])

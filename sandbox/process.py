@@ -28,6 +28,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+#: The usual name of the file that ``record`` writes.
+STATE = "processes.json"
 #: Marks of all supervisors and launches above a process, separated by commas.
 VARIABLE = "UNDERSTUDY_SANDBOX_MARKS"
 _POLL_SECONDS = 0.03
@@ -239,7 +241,13 @@ def record(state: Path, processes: Sequence[Process]) -> None:
 
 
 def down(state: Path) -> int:
-    """Kill all that a state file's owner started and that still runs, remove the file, return how many it were."""
+    """Kill all that a state file's owner started and that still runs, remove the file, return how many it were.
+
+    Args:
+        state: the file, or the directory that it lies in under its usual name.
+    """
+    if state.is_dir():
+        state /= STATE
     try:
         mark = str(json.loads(state.read_text(encoding="utf-8"))["mark"])
     except (FileNotFoundError, ValueError, KeyError):

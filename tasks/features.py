@@ -10,17 +10,15 @@ from understudy.service import open_service
 from understudy.settings import SiteRole
 
 
-@scheduled_task(task_run_name="replicate-{pair}")
+@scheduled_task("replicate-{pair}")
 def replicate_offline(config: str, pair: str) -> Report:
     """Copy the active site's offline store into the vault and move the watermark."""
     service = open_service(config or None)
     return service.replicate_offline(service.settings.pair("feature_store", pair))
 
 
-@scheduled_task(task_run_name="rebuild-{pair}")
-def rebuild_features(
-    config: str, pair: str, role: SiteRole | None = None, as_of: datetime | None = None
-) -> Report:
+@scheduled_task("rebuild-{pair}")
+def rebuild_features(config: str, pair: str, role: SiteRole | None = None, as_of: datetime | None = None) -> Report:
     """Rebuild a site's online store from the vault's offline store, proven by digest."""
     service = open_service(config or None)
     return service.rebuild_features(service.settings.pair("feature_store", pair), role=role, as_of=as_of)

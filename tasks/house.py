@@ -6,20 +6,20 @@ import asyncio
 import inspect
 import logging
 import threading
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
-from prefect import task
 from prefect.cache_policies import NO_CACHE
+from prefect.tasks import Task
 
 from understudy import secrets
 from understudy.errors import InvalidConfig, Transient, UnderstudyError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from prefect.client.schemas.objects import State, TaskRun
-    from prefect.tasks import Task
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 logger = logging.getLogger("understudy.prefect")
 
@@ -38,10 +38,34 @@ async def _awaited(found: Any) -> Any:  # noqa: ANN401 - whatever the state hold
     return await found
 
 
-#: A task that a schedule runs: retried when that may help. An effect is never skipped because its inputs were seen.
-scheduled_task = partial(
-    task, cache_policy=NO_CACHE, persist_result=False, retries=2, retry_delay_seconds=[5, 30], retry_condition_fn=may_pass
-)
+def scheduled_task(run_name: str) -> Callable[[Callable[P, R]], Task[P, R]]:
+    """Make a task that a schedule runs: retried when that may help; no effect is skipped because its inputs were seen.
+
+    Args:
+        run_name: how its runs are called, with the parameters in braces.
+    """
+
+    def decorate(function: Callable[P, R]) -> Task[P, R]:
+        return Task(
+            fn=function,
+            task_run_name=run_name,
+            cache_policy=NO_CACHE,
+            persist_result=False,
+            retries=2,
+            retry_delay_seconds=[5, 30],
+            retry_condition_fn=may_pass,
+        )
+
+    return decorate
+
+
+def direct_task(run_name: str) -> Callable[[Callable[P, R]], Task[P, R]]:
+    """Make a task on the failover's path: tried once, for whoever waits decides what comes next."""
+
+    def decorate(function: Callable[P, R]) -> Task[P, R]:
+        return Task(fn=function, task_run_name=run_name, cache_policy=NO_CACHE, persist_result=False)
+
+    return decorate
 
 
 def best_effort(action: Callable[[], object], what: str, seconds: float = BEST_EFFORT_SECONDS) -> bool:

@@ -6,7 +6,6 @@ import logging
 import re
 from typing import TYPE_CHECKING, Any
 
-from prefect import get_run_logger
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.states import Completed, Failed
 
@@ -41,7 +40,7 @@ def artifact_key(*parts: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", "-".join(parts).lower()).strip("-")
 
 
-def configured_pairs(config: str, component: ComponentName, wanted: Sequence[str]) -> list[str]:
+def configured_pairs(config: str, component: ComponentName, wanted: Sequence[str] = ()) -> list[str]:
     """Return the pairs of a component to work on: those wanted, or all of them. Raises InvalidConfig."""
     settings = open_service(config or None).settings
     if wanted:
@@ -54,10 +53,9 @@ def concluded(work: Callable[[], list[Report]], *, key: str) -> State[Any]:
     try:
         reports = work()
     except UnderstudyError as error:
-        get_run_logger().error(str(error))
-        return Failed(name=_STATE_NAMES.get(error.kind, "Failed"), message=str(error))
+        return refusal(error)
     for report in reports:
-        get_run_logger().info(report.sentence)
+        logger.info("%s", report.sentence)
     best_effort(
         lambda: create_table_artifact(key=artifact_key("replication", key), table=[table_row(r) for r in reports]),
         "showing the table",
@@ -68,6 +66,31 @@ def concluded(work: Callable[[], list[Report]], *, key: str) -> State[Any]:
     if any(report.verdict == "held" for report in reports):
         return Completed(name="Held", message=message)
     return Completed(message=message)
+
+
+def refusal(error: UnderstudyError) -> State[Any]:
+    """Return the final state of a run that an error ended: its name says what kind, its message what to do."""
+    logger.error("%s", error)
+    return Failed(name=_STATE_NAMES.get(error.kind, "Failed"), message=str(error))
+
+
+def planned(page: str, plan_id: str, *, may_run: bool) -> State[Any]:
+    """Log a plan line by line and return the final state of its run."""
+    for line in page.strip().strip("`").strip().splitlines():
+        logger.info("%s", line)
+    if may_run:
+        return Completed(message=f"plan {plan_id} may be run")
+    return Failed(name="Refused", message=f"plan {plan_id} would be refused; it says by which gate")
+
+
+def not_confirmed(service: str) -> State[Any]:
+    """Return the final state of a failover whose confirmation was wrong."""
+    return Failed(name="Refused", message=f"{service} was not typed; nothing was changed")
+
+
+def finished(sentence: str) -> State[Any]:
+    """Return the final state of a failover that was carried out."""
+    return Completed(message=sentence)
 
 
 def table_row(report: Report) -> dict[str, str]:

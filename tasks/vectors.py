@@ -8,14 +8,14 @@ from understudy.service import open_service
 from understudy.settings import SiteRole
 
 
-@scheduled_task(task_run_name="export-{pair}")
+@scheduled_task("export-{pair}")
 def export_vectors(config: str, pair: str) -> Report:
     """Export the active site's index into the vault."""
     service = open_service(config or None)
     return service.export_vectors(service.settings.pair("vector_index", pair))
 
 
-@scheduled_task(task_run_name="rebuild-{pair}")
+@scheduled_task("rebuild-{pair}")
 def rebuild_index(config: str, pair: str, role: SiteRole | None = None) -> Report:
     """Rebuild a site's index from the vault, prove it, swap it in."""
     service = open_service(config or None)

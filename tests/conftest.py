@@ -2,6 +2,20 @@
 
 from __future__ import annotations
 
+from tests.bigtable_fixture import bigtable_access, bigtable_endpoint
+from tests.postgres_fixture import make_database, postgres_dsn
 from tests.servers import aws_access, gcp_access, gcs_data, gcs_url, make_bucket_gcs, make_s3_bucket, moto_url
 
-__all__ = ["aws_access", "gcp_access", "gcs_data", "gcs_url", "make_bucket_gcs", "make_s3_bucket", "moto_url"]
+__all__ = [
+    "aws_access",
+    "bigtable_access",
+    "bigtable_endpoint",
+    "gcp_access",
+    "gcs_data",
+    "gcs_url",
+    "make_bucket_gcs",
+    "make_database",
+    "make_s3_bucket",
+    "moto_url",
+    "postgres_dsn",
+]

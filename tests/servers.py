@@ -34,7 +34,7 @@ def launch_moto(log: Path, *, host: str = HOST, port: int | None = None) -> tupl
 def launch_gcs(data: Path, log: Path, *, host: str = HOST, port: int | None = None) -> tuple[str, Process]:
     """Start a GCS server of the sandbox over a data directory and return its URL and process."""
     port = port or free_port(host)
-    command = [sys.executable, "-m", "sandbox.gcs_server", "--host", host, "--port", str(port), "--data", data]
+    command = [sys.executable, "-m", "sandbox.gcs_server", "--host", host, "--port", str(port), "--data", str(data)]
     return f"http://{host}:{port}", launch(command, name="GCS", log=log, ready=lambda: listens(host, port))
 
 
@@ -87,7 +87,7 @@ def gcp_access(gcs_url: str) -> Access:
 @pytest.fixture
 def make_s3_bucket(aws_access: Access) -> Callable[..., str]:
     """Return what makes an empty bucket (versioned unless told otherwise) and returns its name."""
-    from understudy.clouds import aws  # noqa: PLC0415 - not every test needs boto3
+    from understudy.clouds import aws
 
     def make(*, versioned: bool = True) -> str:
         client, name = aws.client("s3", aws_access), new_name("bucket")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import timedelta
@@ -12,11 +13,12 @@ from understudy.errors import UnderstudyError
 from understudy.report import human_seconds
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from understudy.service import Service
-    from understudy.settings import Settings
+    from understudy.settings import ComponentName, Pair, Settings, SiteRole
 
+Trial = tuple[str, Callable[[], object]]
+HOME: SiteRole = "home"
+AWAY: SiteRole = "away"
 _DAY = timedelta(days=1)
 
 
@@ -57,31 +59,40 @@ def check_schedules(settings: Settings, usual_seconds: dict[str, float] | None =
 def check_service(service: Service) -> list[Finding]:
     """Try every store of the config side by side, then judge the schedules; never raises for what it finds."""
     settings = service.settings
-    trials: list[tuple[str, Callable[[], object]]] = [
+    trials: list[Trial] = [
         (f"vault {settings.vault.url}", lambda: service.vault),
-        (f"register {settings.register_.url}", lambda: service.register.read()),
+        (f"register {settings.register_.url}", service.register.read),
         (f"traffic {settings.traffic.url}", lambda: opening.open_traffic(settings).read()),
-        (f"capacity {settings.capacity.away}", lambda: opening.open_compute(settings, "away").describe()),
+        (f"capacity {settings.capacity.away}", lambda: opening.open_compute(settings, "away").read()),
     ]
     if settings.alerts:
         trials.append((f"alerts {settings.alerts.url}", lambda: opening.open_alerts(settings).read()))
-    for role in ("home", "away"):
-        for pair in settings.components["training"].pairs if "training" in settings.components else ():
-            trials.append((f"models {getattr(pair, role)}", lambda p=pair, r=role: next(service.models(p, r).list(), None)))
-        for pair in settings.components["vector_index"].pairs if "vector_index" in settings.components else ():
-            trials.append((f"index {getattr(pair, role)}", lambda p=pair, r=role: service.index(p, r).describe()))
-        for pair in settings.components["feature_store"].pairs if "feature_store" in settings.components else ():
-            trials.append((f"online {getattr(pair, role)}", lambda p=pair, r=role: service.online(p, r).pointer()))
-            trials.append((f"offline of {role}", lambda p=pair, r=role: next(service.offline(p, r).list(), None)))
-
-    def attempt(trial: tuple[str, Callable[[], object]]) -> Finding:
-        what, call = trial
-        try:
-            call()
-        except UnderstudyError as error:
-            return Finding(what, ok=False, words=str(error))
-        return Finding(what, ok=True)
-
+    for name, component in settings.components.items():
+        for pair in component.pairs:
+            trials += [trial for role in (HOME, AWAY) for trial in _trials_of_pair(service, name, pair, role)]
     with ThreadPoolExecutor(max_workers=8) as pool:
-        findings = list(pool.map(attempt, trials))
+        findings = list(pool.map(_attempt, trials))
     return [*findings, *check_schedules(settings)]
+
+
+def _trials_of_pair(service: Service, component: ComponentName, pair: Pair, role: SiteRole) -> list[Trial]:
+    url = pair.home if role == HOME else pair.away
+    if component == "training":
+        return [(f"models {url}", lambda: next(service.models(pair, role).list(), None))]
+    if component == "vector_index":
+        return [(f"index {url}", lambda: service.index(pair, role).describe())]
+    if component == "feature_store":
+        return [
+            (f"online {url}", lambda: service.online(pair, role).pointer()),
+            (f"offline of {pair.name} at {role}", lambda: next(service.offline(pair, role).list(), None)),
+        ]
+    return []
+
+
+def _attempt(trial: Trial) -> Finding:
+    what, call = trial
+    try:
+        call()
+    except UnderstudyError as error:
+        return Finding(what, ok=False, words=str(error))
+    return Finding(what, ok=True)

@@ -7,23 +7,26 @@ the register cannot be read, nothing flows.
 from __future__ import annotations
 
 import logging
-from contextlib import suppress
+import os
+from dataclasses import replace
+from datetime import datetime
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from understudy import opening
-from understudy.errors import NotFound, Refused, Unreachable
+from understudy.errors import NotFound, NotReady, Refused, Unreachable
 from understudy.report import Progress, Report, quiet
-from understudy.settings import Pair, Settings, SiteRole, load_settings, other
-from understudy.vault.store import Vault, open_vault
+from understudy.settings import Pair, Settings, SiteRole, load_settings, other, split_url
+from understudy.status import Status, judge, proven_key, watermark_key
+from understudy.vault.store import Vault, numbered, open_vault
 
 if TYPE_CHECKING:
-    import os
-    from datetime import datetime
-
     from understudy.failover.register import Register
+    from understudy.failover.world import CatchUp, World
     from understudy.features.interface import OnlineStore
     from understudy.objects.interface import ObjectStore
+    from understudy.settings import ComponentName
     from understudy.vault.sets import SetManifest
     from understudy.vectors.interface import VectorStore
 
@@ -102,7 +105,9 @@ class Service:
         """Open the offline feature store that a site reads and appends to: at the away site, the vault's own copy."""
         if role == "home":
             return opening.open_store(pair.offline or pair.home, self.settings.sites.home)
-        return opening.open_store(f"{self.settings.vault.url.rstrip('/')}/offline/", self.settings.sites.away)
+        return opening.open_store(
+            f"{self.settings.vault.url.rstrip('/')}/offline/{pair.name}/", self.settings.sites.away
+        )
 
     # ------------------------------------------------------------------ what the schedules run
 
@@ -111,9 +116,12 @@ class Service:
         from understudy.artifacts.replicate import push
 
         source = self.models(pair, self.replicates_from(pair))
+        watermark = source.now()
         reports = push(source, self.vault, model=model, progress=progress)
-        self.compose_set()
-        return reports
+        if model is None and all(report.verdict != "held" for report in reports):
+            self._move_watermark("training", pair, watermark)
+        pinned = self.compose_set()
+        return [self._as_served(report, pinned) for report in reports]
 
     def hydrate(
         self, pair: Pair, *, role: SiteRole | None = None, model: str | None = None, progress: Progress = quiet
@@ -121,9 +129,12 @@ class Service:
         """Bring a site's serving bucket to the model that the newest set pins (role None: the standby)."""
         from understudy.artifacts.hydrate import hydrate
 
-        target = self.models(pair, role or self.standby())
-        names = [model] if model else self._models_to_serve()
-        return [hydrate(self.vault, target, model=name, service=self.name, progress=progress) for name in names]
+        site = role or self.standby()
+        target = self.models(pair, site)
+        names = [model] if model else self._models_in_vault()
+        reports = [hydrate(self.vault, target, model=name, progress=progress) for name in names]
+        self._record_proof(site, pair, reports)
+        return reports
 
     def export_vectors(self, pair: Pair, *, progress: Progress = quiet) -> Report:
         """Export the active site's index into the vault, then pin what belongs together."""
@@ -140,10 +151,11 @@ class Service:
         """Rebuild a site's index from the vault (role None: the standby)."""
         from understudy.vectors.replicate import rebuild
 
-        target = self.index(pair, role or self.standby())
+        site = role or self.standby()
+        target = self.index(pair, site)
         pinned = self.newest_set()
         sequence = pinned.index.sequence if pinned and pinned.index and pinned.index.name == pair.name else None
-        return rebuild(
+        report = rebuild(
             self.vault,
             target,
             index=pair.name,
@@ -151,6 +163,8 @@ class Service:
             deletes_max=self.settings.limits.deletes_max,
             progress=progress,
         )
+        self._record_proof(site, pair, [report])
+        return report
 
     def replicate_offline(self, pair: Pair) -> Report:
         """Copy the active site's offline feature store into the vault, then pin what belongs together."""
@@ -172,27 +186,131 @@ class Service:
         """Rebuild a site's online store from the vault's offline store (role None: the standby)."""
         from understudy.features.rebuild import rebuild
 
-        return rebuild(
+        site = role or self.standby()
+        report = rebuild(
             self.vault,
-            self.online(pair, role or self.standby()),
+            self.online(pair, site),
             view=pair.name,
             as_of=as_of,
             deletes_max=self.settings.limits.deletes_max,
             progress=progress,
         )
+        self._record_proof(site, pair, [report])
+        return report
+
+    # ------------------------------------------------------------------ what is read back
+
+    def verify_models(self, pair: Pair, *, role: SiteRole | None = None) -> list[Report]:
+        """Read a site's served models back and compare each file's SHA-256. Raises Corrupt."""
+        from understudy.artifacts.hydrate import verify_hydrated
+
+        site = role or self.standby()
+        target = self.models(pair, site)
+        reports = [verify_hydrated(self.vault, target, model=name) for name in self._models_in_vault()]
+        self._record_proof(site, pair, reports)
+        return reports
+
+    def verify_index(self, pair: Pair, *, role: SiteRole | None = None) -> Report:
+        """Read a site's index back and compare its digest with the vault's. Raises Corrupt."""
+        from understudy.vectors.replicate import verify
+
+        site = role or self.standby()
+        report = verify(self.vault, self.index(pair, site), index=pair.name)
+        self._record_proof(site, pair, [report])
+        return report
+
+    def verify_features(self, pair: Pair, *, role: SiteRole | None = None) -> Report:
+        """Read a site's online store back and compare it with the offline truth. Raises Corrupt."""
+        from understudy.features.rebuild import verify
+
+        site = role or self.standby()
+        report = verify(self.vault, self.online(pair, site), view=pair.name)
+        self._record_proof(site, pair, [report])
+        return report
+
+    def status(self) -> Status:
+        """Gather the one screen. Raises Unreachable when the register or the vault cannot be read."""
+        state = self.register.read()
+        pairs = [(name, pair) for name, component in self.settings.components.items() for pair in component.pairs]
+        marks: dict[str, datetime | None] = {}
+        proofs: dict[str, tuple[str, datetime]] = {}
+        standby = other(state.active)
+        for component, pair in pairs:
+            found = self.vault.pointer(watermark_key(component, pair.name)) or {}
+            marks[pair.name] = datetime.fromisoformat(found["watermark"]) if found.get("watermark") else None
+            proof = self.vault.pointer(proven_key(standby, pair.name))
+            if proof:
+                proofs[pair.name] = proof["by"], datetime.fromisoformat(proof["at"])
+        now = self.vault.store.now()
+        pinned = self.newest_set()
+        return Status(
+            service=self.name,
+            active=self.settings.site(state.active).name,
+            active_role=state.active,
+            standby=self.settings.site(standby).name,
+            epoch=state.epoch,
+            writes=state.writes,
+            holder=f"{state.holder}, at {state.holder.stage}" if state.holder else "",
+            set_sentence=pinned.sentence if pinned else "no complete set yet",
+            held=tuple(f"{item.model} {item.version}: {item.reason}" for item in pinned.held) if pinned else (),
+            protected=state.active == "home",
+            at=now,
+            rows=tuple(judge(self.settings, now=now, watermarks=marks, proven=proofs, predicted=self._predicted())),
+        )
+
+    # ------------------------------------------------------------------ failover
+
+    def world(self, target: SiteRole, *, catch_up: CatchUp | None = None) -> World:
+        """Open all that a failover toward a site looks at and acts on.
+
+        Args:
+            target: the site that is to become active.
+            catch_up: how the target is brought up to the newest set; None calls this service's own methods.
+        """
+        from understudy.failover.world import FrontDoor, World
+
+        settings = self.settings
+        return World(
+            settings=settings,
+            register=self.register,
+            vault=self.vault,
+            traffic=opening.open_traffic(settings),
+            compute=opening.open_compute(settings, target),
+            alerts=opening.open_alerts(settings) if settings.alerts else None,
+            outside=FrontDoor(settings, name=split_url(settings.traffic.url)[2]),
+            catch_up=catch_up or self._catch_up(target),
+            journal_directory=state_directory() / "journal" / self.name,
+        )
+
+    def _catch_up(self, target: SiteRole) -> CatchUp:
+        from understudy.failover.world import CatchUp
+
+        return CatchUp(
+            hydrate_model=lambda: [r for pair in self.pairs("training") for r in self.hydrate(pair, role=target)],
+            rebuild_index=lambda: [self.rebuild_index(pair, role=target) for pair in self.pairs("vector_index")],
+            rebuild_features=lambda: [self.rebuild_features(pair, role=target) for pair in self.pairs("feature_store")],
+        )
+
+    def pairs(self, component: ComponentName) -> tuple[Pair, ...]:
+        """Return a component's pairs; none when it is not configured."""
+        found = self.settings.components.get(component)
+        return found.pairs if found else ()
+
+    # ------------------------------------------------------------------ sets and pointers
 
     def compose_set(self) -> SetManifest | None:
         """Pin the newest model, index and features that belong together; None while one of them is missing."""
         from understudy.vault.sets import compose
 
-        models = self._models_in_vault()
-        indexes = self.settings.components["vector_index"].pairs if "vector_index" in self.settings.components else ()
-        views = self.settings.components["feature_store"].pairs if "feature_store" in self.settings.components else ()
-        if not (models and indexes and views):
+        index, view = self._first_pair("vector_index"), self._first_pair("feature_store")
+        if index is None or view is None:
             return None
-        with suppress(NotFound):
-            return compose(self.vault, self.name, model=models[0], index=indexes[0].name, view=views[0].name)
-        return None
+        try:
+            model = self._model_of_index(index.name)
+            return compose(self.vault, self.name, model=model, index=index.name, view=view.name)
+        except (NotFound, NotReady) as incomplete:
+            logger.info("%s", incomplete)
+            return None
 
     def newest_set(self) -> SetManifest | None:
         """Return the newest complete set, None before the first one."""
@@ -203,9 +321,65 @@ class Service:
     def _models_in_vault(self) -> list[str]:
         return sorted({info.key.split("/")[1] for info in self.vault.store.list("artifacts/")})
 
-    def _models_to_serve(self) -> list[str]:
-        pinned = self.newest_set()
-        return [pinned.model.name] if pinned else self._models_in_vault()
+    def _model_of_index(self, index: str) -> str:
+        """Return the name of the model that made the newest export of an index. Raises NotFound, NotReady."""
+        prefix = f"vectors/{index}/"
+        sequence = self.vault.latest(prefix)
+        if not sequence:
+            raise NotReady(f"index {index} is not in the vault yet", next_command="understudy vectors export")
+        named = self.vault.read_json(f"{prefix}{numbered(sequence)}/manifest.json").get("model")
+        models = self._models_in_vault()
+        if named or len(models) == 1:
+            return str(named or models[0])
+        raise NotReady(
+            f"index {index} does not say which model made it",
+            hint='write COMMENT ON TABLE ... \'{"model": NAME, "model_digest": DIGEST}\' at its source',
+        )
+
+    def _predicted(self) -> dict[str, float]:
+        """Return the seconds that the newest plan predicts, by component; empty without a fresh plan."""
+        from understudy.failover.plans import newest_plan
+
+        try:
+            plan = newest_plan(self.register.store, service=self.name, now=self.register.now())
+        except Refused:
+            return {}
+        return dict.fromkeys(self.settings.components, plan.confirmed_seconds)
+
+    def _first_pair(self, component: ComponentName) -> Pair | None:
+        return next(iter(self.pairs(component)), None)
+
+    def _move_watermark(self, component: ComponentName, pair: Pair, watermark: datetime) -> None:
+        """Move a pair's watermark forward; a slower run that began earlier never moves it back."""
+
+        def forward(found: dict[str, str] | None) -> dict[str, str]:
+            stood = datetime.fromisoformat(found["watermark"]) if found else None
+            return {"watermark": max(watermark, stood or watermark).isoformat()}
+
+        self.vault.move_pointer(watermark_key(component, pair.name), forward)
+
+    def _record_proof(self, role: SiteRole, pair: Pair, reports: list[Report]) -> None:
+        """Keep by what a site was last proven, for the status."""
+        proofs = [report.proven for report in reports if report.proven]
+        if proofs:
+            value = {"by": proofs[-1], "at": self.vault.store.now().isoformat()}
+            self.vault.move_pointer(proven_key(role, pair.name), lambda _found: value)
+
+    @staticmethod
+    def _as_served(report: Report, pinned: SetManifest | None) -> Report:
+        """Turn a pushed version that the set does not serve into ``held``, with the reason."""
+        if pinned is None or report.verdict != "changed":
+            return report
+        for item in pinned.held:
+            if (item.model, item.version) == (report.name, report.version):
+                sentence = f"{report.sentence}; held: {item.reason}"
+                return replace(report, verdict="held", sentence=sentence)
+        return report
+
+
+def state_directory() -> Path:
+    """Return where this machine keeps its copy of the journals (``$XDG_STATE_HOME/understudy``)."""
+    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "understudy"
 
 
 def open_service(config: str | os.PathLike[str] | None = None) -> Service:

@@ -34,8 +34,9 @@ def parse_duration(value: object) -> object:
     match = _DURATION.fullmatch(text)
     if match:
         return timedelta(seconds=float(match[1]) * _UNITS[match[2]])
-    message = f'"{text}" has no unit; write {text}m' if text.isdigit() else f'"{text}" is no duration; write 90s, 5m or 1h'
-    raise ValueError(message)
+    if text.isdigit():
+        raise ValueError(f'"{text}" has no unit; write {text}m')
+    raise ValueError(f'"{text}" is no duration; write 90s, 5m or 1h')
 
 
 def parse_target(value: object) -> object:
@@ -75,7 +76,7 @@ class Access(_Strict):
     region: str = "us-east-1"
     project: str | None = None
     credentials: Reference | None = Field(
-        default=None, description="env:VARIABLE or file:/path of a credentials file; absent: the cloud's own default chain"
+        default=None, description="env:VARIABLE or file:/path of a credentials file; absent: the cloud's own chain"
     )
     endpoints: dict[str, str] = Field(
         default_factory=dict, description="API name (s3, dynamodb, route53, gcs, bigtable, compute) to URL or host:port"
@@ -106,7 +107,9 @@ class RegisterSettings(Access):
     """The epoch and the leases: one small object with compare-and-set, in neither site."""
 
     url: str
-    lease: Duration = Field(default=timedelta(seconds=15), description="writers stop when they could not renew for this long")
+    lease: Duration = Field(
+        default=timedelta(seconds=15), description="writers stop when they could not renew for this long"
+    )
 
 
 class Probe(_Strict):
@@ -147,7 +150,9 @@ class Traffic(Access):
     addresses: dict[SiteRole, str] = Field(description="the load balancer of each site")
     ttl_max: Duration = timedelta(seconds=60)
     ramp: tuple[int, ...] = (10, 50, 100)
-    resolvers: tuple[str, ...] = Field(default=(), description="host:port of the resolvers asked during cutover; empty: the system's")
+    resolvers: tuple[str, ...] = Field(
+        default=(), description="host:port of the resolvers asked during cutover; empty: the system's"
+    )
 
 
 class Capacity(_Strict):
@@ -170,7 +175,9 @@ class Limits(_Strict):
     """A limit on everything."""
 
     memory: str = "600MB"
-    deletes_max: int = Field(default=100, ge=0, description="a rebuild that would drop more rows or cells stops and asks")
+    deletes_max: int = Field(
+        default=100, ge=0, description="a rebuild that would drop more rows or cells stops and asks"
+    )
     plan_fresh: Duration = timedelta(minutes=10)
 
 

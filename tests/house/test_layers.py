@@ -8,10 +8,27 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 PURE = sorted([*ROOT.glob("understudy/**/plan.py"), *ROOT.glob("understudy/**/decide.py")])
-IMPURE_MODULES = {"os", "socket", "subprocess", "time", "random", "requests", "boto3", "google", "psycopg", "threading", "pathlib"}
+IMPURE_MODULES = {
+    "os",
+    "socket",
+    "subprocess",
+    "time",
+    "random",
+    "requests",
+    "boto3",
+    "google",
+    "psycopg",
+    "threading",
+    "pathlib",
+}
 VENDOR_SDK = {
-    "s3": "boto3", "gcs": "google", "dynamodb": "boto3", "bigtable": "google", "pgvector": "psycopg",
-    "route53": "boto3", "gce": "google",
+    "s3": "boto3",
+    "gcs": "google",
+    "dynamodb": "boto3",
+    "bigtable": "google",
+    "pgvector": "psycopg",
+    "route53": "boto3",
+    "gce": "google",
 }
 
 
@@ -60,8 +77,12 @@ def test_a_vendor_file_is_imported_by_opening_alone():
 
 
 def test_an_sdk_is_imported_by_its_vendors_files_and_its_cloud_alone():
-    allowed = {"boto3": {"s3", "dynamodb", "route53", "aws"}, "botocore": {"s3", "dynamodb", "route53", "aws"},
-               "google": {"gcs", "bigtable", "gce", "gcp"}, "psycopg": {"pgvector"}}
+    allowed = {
+        "boto3": {"s3", "dynamodb", "route53", "aws"},
+        "botocore": {"s3", "dynamodb", "route53", "aws"},
+        "google": {"gcs", "bigtable", "gce", "gcp"},
+        "psycopg": {"pgvector"},
+    }
     for path in ROOT.glob("understudy/**/*.py"):
         for root in {name.split(".")[0] for name in imported(path)} & set(allowed):
             assert path.stem in allowed[root], f"{path} imports {root}"
@@ -69,7 +90,12 @@ def test_an_sdk_is_imported_by_its_vendors_files_and_its_cloud_alone():
 
 def test_no_file_is_called_utils_or_the_like():
     banned = {"utils", "util", "helpers", "helper", "common", "core", "base", "misc"}
-    found = [path for top in ("understudy", "tasks", "flows", "sandbox") for path in ROOT.glob(f"{top}/**/*.py") if path.stem in banned]
+    found = [
+        path
+        for top in ("understudy", "tasks", "flows", "sandbox")
+        for path in ROOT.glob(f"{top}/**/*.py")
+        if path.stem in banned
+    ]
     assert [] == found
 
 

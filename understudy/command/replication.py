@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from understudy.errors import InvalidConfig
 from understudy.report import human_bytes
 
 if TYPE_CHECKING:
+    from understudy.artifacts.manifest import ArtifactManifest
     from understudy.command.root import Context
     from understudy.service import Service
     from understudy.settings import ComponentName, Pair
@@ -65,20 +67,38 @@ def hydrate_artifacts(ctx: Context, pair: str | None, site: str | None) -> None:
     )
 
 
+def _summary(manifest: ArtifactManifest) -> dict[str, Any]:
+    return {
+        "model": manifest.model,
+        "version": manifest.version,
+        "revision": manifest.revision,
+        "digest": manifest.digest,
+        "parent": asdict(manifest.parent) if manifest.parent else None,
+        "files": [{"path": file.path, "size": file.size, "sha256": file.sha256} for file in manifest.files],
+    }
+
+
 @artifacts.command("list")
 @click.pass_obj
 def list_artifacts(ctx: Context) -> None:
     """List every model version in the vault."""
-    from understudy.artifacts.manifest import newest_manifests
+    from understudy.artifacts.catalog import all_manifests
 
     service, _ = _open(ctx, "training", None)
-    manifests = newest_manifests(service.vault)
+    manifests = all_manifests(service.vault)
     rows = [
-        [m.model, m.version, str(m.revision), str(len(m.files)), human_bytes(sum(f.size for f in m.files)), m.digest[:12]]
+        [
+            m.model,
+            m.version,
+            str(m.revision),
+            str(len(m.files)),
+            human_bytes(sum(f.size for f in m.files)),
+            m.digest[:12],
+        ]
         for m in manifests
     ]
     ctx.screen.result(
-        [m.summary() for m in manifests], table(["MODEL", "VERSION", "REVISION", "FILES", "SIZE", "DIGEST"], rows)
+        [_summary(m) for m in manifests], table(["MODEL", "VERSION", "REVISION", "FILES", "SIZE", "DIGEST"], rows)
     )
 
 
@@ -88,16 +108,16 @@ def list_artifacts(ctx: Context) -> None:
 @click.pass_obj
 def show_artifact(ctx: Context, model: str, version: str | None) -> None:
     """Show one version's files, digests and lineage."""
-    from understudy.artifacts.manifest import load_manifest
+    from understudy.artifacts.catalog import find_manifest
 
     service, _ = _open(ctx, "training", None)
-    manifest = load_manifest(service.vault, model, version)
+    manifest = find_manifest(service.vault, model, version)
     parent = f"{manifest.parent.version} r{manifest.parent.revision}" if manifest.parent else "none"
     lines = [f"{manifest.model} {manifest.version} r{manifest.revision}  digest {manifest.digest}  parent {parent}"]
     lines += table(
         ["FILE", "SIZE", "SHA-256"], [[file.path, human_bytes(file.size), file.sha256] for file in manifest.files]
     )
-    ctx.screen.result(manifest.summary(), lines)
+    ctx.screen.result(_summary(manifest), lines)
 
 
 @artifacts.command("verify")
@@ -167,7 +187,7 @@ def push_features(ctx: Context, pair: str | None) -> None:
 @click.option("--site", help="The site to rebuild; else the standby.")
 @click.option("--as-of", metavar="MOMENT", help="The state at this moment (ISO 8601); else the newest.")
 @click.pass_obj
-def rebuild_features(ctx: Context, pair: str | None, **options: Any) -> None:  # noqa: ANN401 - click's own
+def rebuild_features(ctx: Context, /, pair: str | None, **options: Any) -> None:  # noqa: ANN401 - click's own
     """Rebuild a site's online store from the vault's offline store, proven by digest."""
     service, chosen = _open(ctx, "feature_store", pair)
     role = service.settings.role_of(options["site"]) if options["site"] else None

@@ -51,7 +51,7 @@ class Context:
 
 @click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="understudy", message="%(prog)s %(version)s")
-@click.option("-c", "--config", metavar="FILE", help="The config; else $UNDERSTUDY_CONFIG, else config/production.yaml.")
+@click.option("-c", "--config", metavar="FILE", help="Else $UNDERSTUDY_CONFIG, else config/production.yaml.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON value on stdout, errors too.")
 @click.option("-q", "--quiet", is_flag=True, help="Results and errors alone.")
 @click.pass_context

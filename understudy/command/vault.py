@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import click
@@ -35,11 +36,11 @@ def stat(ctx: Context) -> None:
     value = {
         "url": service.vault.url,
         "parts": {name: {"objects": count, "bytes": size} for name, (count, size) in sorted(parts.items())},
-        "set": pinned.as_json() if pinned else None,
+        "set": asdict(pinned) if pinned else None,
     }
     rows = [[name, f"{count:,}", human_bytes(size)] for name, (count, size) in sorted(parts.items())]
     lines = [service.vault.url, *table(["PART", "OBJECTS", "SIZE"], rows)]
-    lines.append(pinned.sentence() if pinned else "no complete set yet")
+    lines.append(pinned.sentence if pinned else "no complete set yet")
     ctx.screen.result(value, lines)
 
 

@@ -11,6 +11,7 @@ from understudy.errors import HeldByAnother, StoppedPartWay, UnderstudyError
 
 if TYPE_CHECKING:
     from types import TracebackType
+    from typing import Self
 
     from understudy.failover.register import Claim, Register
 
@@ -36,7 +37,7 @@ class Hold:
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name=f"hold-{claim.epoch}", daemon=True)
 
-    def __enter__(self) -> Hold:
+    def __enter__(self) -> Self:
         """Start the thread."""
         self._beat()
         self._thread.start()
@@ -46,6 +47,10 @@ class Hold:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Stop the thread; the register keeps the claim until ``finish`` or ``leave``."""
+        self.stop()
+
+    def stop(self) -> None:
+        """Leave no more signs of life. Idempotent."""
         self._stopping = True
         self._wake.set()
         self._thread.join(timeout=self._seconds)
@@ -77,7 +82,9 @@ class Hold:
         if time.monotonic() >= self._good_until:
             message = f"the register did not answer for {self._seconds:g}s, so epoch {self.claim.epoch} may be lost"
             raise StoppedPartWay(
-                message, hint="bring the register back; the same command resumes", next_command="understudy failover run"
+                message,
+                hint="bring the register back; the same command resumes",
+                next_command="understudy failover run",
             )
 
     def _beat(self) -> None:

@@ -92,9 +92,10 @@ class Journal:
         self._quiet_until = {"vault": 0.0, "register": 0.0}
 
     def open(self) -> Journal:
-        """Read all copies and join them. Raises StoppedPartWay when neither the vault nor the register's copy answers."""
+        """Read all copies and join them. Raises StoppedPartWay when neither the vault nor its copy answers."""
         found: dict[tuple[int, str, str, str], Entry] = {}
         answered = 0
+        in_vault: set[int] | None = None
         for name, vault in (("vault", self._vault), ("register", self._second)):
             try:
                 entries = read_journal(vault, self.epoch)
@@ -102,14 +103,20 @@ class Journal:
                 self._mute(name, error)
                 continue
             answered += 1
+            if name == "vault":
+                in_vault = {entry.n for entry in entries}
             for entry in entries:
                 found.setdefault((entry.n, entry.who, entry.kind, entry.action), entry)
         for entry in self._read_file():
             found.setdefault((entry.n, entry.who, entry.kind, entry.action), entry)
         if not answered:
             message = f"neither copy of the journal of epoch {self.epoch} can be read"
-            raise StoppedPartWay(message, hint=f"bring back {self._vault.url} or {self._second.url}; the same command resumes")
+            raise StoppedPartWay(
+                message, hint=f"bring back {self._vault.url} or {self._second.url}; the same command resumes"
+            )
         self.entries = [found[key] for key in sorted(found)]
+        if in_vault is not None:
+            self._missing = {entry.n: _dump(entry) for entry in self.entries if entry.n not in in_vault}
         return self
 
     @property
@@ -184,7 +191,9 @@ class Journal:
             logger.error("no copy of the journal could be written: %s", _dump(entry).decode())
             if essential:
                 message = "no copy of the journal can be written, and the next step cannot be undone"
-                raise StoppedPartWay(message, hint=f"bring back {self._vault.url} or {self._second.url}; the same command resumes")
+                raise StoppedPartWay(
+                    message, hint=f"bring back {self._vault.url} or {self._second.url}; the same command resumes"
+                )
         return entry
 
     def settle(self) -> bool:
@@ -257,7 +266,10 @@ class Journal:
 
     def _settle(self) -> None:
         for n in sorted(self._missing):
-            self._vault.put_once(f"{self._prefix}{numbered(n)}{_SUFFIX}", self._missing[n])
+            try:
+                self._vault.put_once(f"{self._prefix}{numbered(n)}{_SUFFIX}", self._missing[n])
+            except Conflict:
+                logger.warning("entry %d of epoch %d is another one in the vault; both are kept", n, self.epoch)
             del self._missing[n]
 
     def _muted(self, name: str) -> bool:
@@ -265,7 +277,9 @@ class Journal:
 
     def _mute(self, name: str, error: UnderstudyError) -> None:
         """Do not wait for a copy that does not answer at every entry."""
-        logger.warning("the journal's copy in the %s cannot be reached, its other copy goes on: %s", name, error.message)
+        logger.warning(
+            "the journal's copy in the %s cannot be reached, its other copy goes on: %s", name, error.message
+        )
         self._quiet_until[name] = time.monotonic() + _ASK_AGAIN_SECONDS
 
 

@@ -177,7 +177,9 @@ class Register:
             self.store.replace(KEY, _dump(state), expected=None)
         except Conflict as error:
             message = f"there is a register at {self.url} already"
-            raise Conflict(message, hint="it is never overwritten; read it", next_command="understudy status") from error
+            raise Conflict(
+                message, hint="it is never overwritten; read it", next_command="understudy status"
+            ) from error
         return state
 
     # ------------------------------------------------------------------ writers
@@ -217,7 +219,7 @@ class Register:
 
     # ------------------------------------------------------------------ commanders
 
-    def claim(  # noqa: PLR0913 - who, where, what, from which epoch, whither
+    def claim(
         self,
         epoch: int,
         *,
@@ -238,7 +240,7 @@ class Register:
         def change(state: State, now: datetime) -> State:
             if state.holder is not None and state.holder.nonce == nonce:
                 return state  # the answer to the first try was lost
-            self._refuse_if_held(state, now)
+            self.refuse_if_held(state, now)
             if state.epoch != epoch:
                 message = f"the register is at epoch {state.epoch}, the plan was made at epoch {epoch}"
                 raise Refused(message, hint="make a new plan", next_command="understudy failover plan")
@@ -270,7 +272,7 @@ class Register:
             if state.holder is None:
                 message = f"nobody holds epoch {state.epoch}, so there is nothing to resume"
                 raise Refused(message, hint="make a new plan", next_command="understudy failover plan")
-            self._refuse_if_held(state, now, unless_plan=plan)
+            self.refuse_if_held(state, now, unless_plan=plan)
             before[:] = [str(state.holder)]
             update = {"who": who, "host": host, "nonce": nonce, "beat": now, "seconds": seconds}
             return state.model_copy(update={"holder": state.holder.model_copy(update=update)})
@@ -364,7 +366,8 @@ class Register:
             return holder.since
         return holder.beat + timedelta(seconds=holder.seconds + self.margin)
 
-    def _refuse_if_held(self, state: State, now: datetime, *, unless_plan: str | None = None) -> None:
+    def refuse_if_held(self, state: State, now: datetime, *, unless_plan: str | None = None) -> None:
+        """Raise HeldByAnother when a commander holds the epoch and lives, Refused when one left it part way."""
         holder = state.holder
         if holder is None:
             return

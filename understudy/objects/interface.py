@@ -18,7 +18,7 @@ class ObjectInfo:
         key: the name below the store's prefix, never starting with ``/``.
         size: bytes.
         token: changes with every write of this key; what compare-and-set compares (S3 ETag, GCS generation).
-        version: names these very bytes for a later read (S3 versionId, GCS generation); None where the store keeps none.
+        version: names these very bytes for a later read (S3 versionId, GCS generation); None where there is none.
         modified: the store's clock when it was written.
         crc32c: base64 of the big-endian CRC32C where the store reports one, else None.
     """
@@ -52,7 +52,10 @@ class ObjectStore(Protocol):
     """
 
     url: str
-    abilities: Abilities
+
+    @property
+    def abilities(self) -> Abilities:
+        """What this store can do; may ask the server the first time."""
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
         """Yield every object whose key starts with prefix, sorted by the UTF-8 bytes of the key.

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol, TypeAlias
 
 import zstandard
 
 from understudy.errors import Corrupt, Unsupported
 from understudy.vault.chunks import RAW_BYTES_MAX
 
-if TYPE_CHECKING:
-    from typing_extensions import Buffer
+Buffer: TypeAlias = "bytes | bytearray | memoryview"
 
 #: A frame that saves less than one part in this many is stored raw: decoding it would cost more than it saves.
 _WORTH_ONE_PART_IN = 50
@@ -48,7 +47,7 @@ class _Zstd:
     name = "zstd"
 
     def __init__(self) -> None:
-        # A zstd context must not be shared between threads, and making one for each chunk costs more than small chunks do.
+        # A zstd context must not be shared between threads, and making one costs more than a small chunk does.
         self._local = threading.local()
 
     def encode(self, raw: Buffer) -> bytes:

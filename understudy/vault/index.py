@@ -112,25 +112,18 @@ class ChunkIndex:
 
     def find(self, wanted: bytes) -> Location | None:
         """Return where a chunk lies, None when no pack has it. Of several places the one written last."""
+        return next(self.find_all(wanted), None)
+
+    def find_all(self, wanted: bytes) -> Iterator[Location]:
+        """Yield every place of a chunk, the one written last first."""
         for segment in self.segments:
             row = segment.find(wanted)
             if row >= 0:
-                return segment.location(row)
-        return None
+                yield segment.location(row)
 
     def find_in(self, wanted: bytes, usable: Callable[[str], bool]) -> Location | None:
         """Like ``find``, looking only at packs for which ``usable(name)`` holds."""
-        for segment in self.segments:
-            row = segment.find(wanted)
-            if row >= 0 and usable(segment.packs[segment.pack_of[row]]):
-                return segment.location(row)
-        return None
-
-    def rows(self) -> Iterator[Location]:
-        """Yield every row, shard by shard, the newest sequence first."""
-        for segment in self.segments:
-            for row in range(len(segment.keys)):
-                yield segment.location(row)
+        return next((found for found in self.find_all(wanted) if usable(found.pack)), None)
 
     def by_pack(self) -> Iterator[tuple[str, list[Location]]]:
         """Yield (pack, its rows by offset) for every pack that has rows, reading one pack's rows at a time."""
@@ -180,16 +173,19 @@ def load_index(vault: Vault) -> ChunkIndex:
                 if told == {len(parts)}:
                     replaced += [(low, high) for low, high in parts[0][1].get("replaces", [])]
                     live.append(number)
-                # Of a sequence that is still being written, or was cut short, the rows are as good as any other.
+                    for _, metadata in parts:
+                        for name, (length, crc32c) in metadata.get("packs", {}).items():
+                            packs.setdefault(name, PackRecord(length, crc32c))
+                # Of a sequence that is still being written, or was cut short, the rows are as good as any other; its
+                # packs count as named by no index, so that the next push adopts them whole.
                 segments += [segment for segment, _ in parts]
-                for _, metadata in parts:
-                    for name, (length, crc32c) in metadata.get("packs", {}).items():
-                        packs.setdefault(name, PackRecord(length, crc32c))
             waiting = [number for number in waiting if not _within(number, replaced)]
     return ChunkIndex(segments, packs, tuple(sorted(live)), _merged_ranges(replaced))
 
 
-def append_index(vault: Vault, index: ChunkIndex, rows: Sequence[Location], packs: dict[str, PackRecord]) -> tuple[int, int]:
+def append_index(
+    vault: Vault, index: ChunkIndex, rows: Sequence[Location], packs: dict[str, PackRecord]
+) -> tuple[int, int]:
     """Write new rows as the next sequence and return (its number, the bytes written).
 
     When more than ``LIVE_SEQUENCES_MAX`` would be live, the new sequence holds the rows of all of them and says that
@@ -276,11 +272,15 @@ def _table_of_segment(segment: _Segment) -> pa.Table:
         bases[row] = base
     columns = [
         pa.FixedSizeBinaryArray.from_buffers(pa.binary(ID_BYTES), rows, [None, pa.py_buffer(segment.ids)]),
-        pa.DictionaryArray.from_arrays(pa.array(segment.pack_of), pa.array(segment.packs, pa.string())).cast(pa.string()),
+        pa.DictionaryArray.from_arrays(pa.array(segment.pack_of), pa.array(segment.packs, pa.string())).cast(
+            pa.string()
+        ),
         pa.array(segment.offsets.astype(np.int64)),
         pa.array(segment.lengths.astype(np.int32)),
         pa.array(segment.raw_lengths.astype(np.int32)),
-        pa.DictionaryArray.from_arrays(pa.array(segment.coder_of), pa.array(segment.coders, pa.string())).cast(pa.string()),
+        pa.DictionaryArray.from_arrays(pa.array(segment.coder_of), pa.array(segment.coders, pa.string())).cast(
+            pa.string()
+        ),
         pa.array(bases, pa.binary(ID_BYTES)) if segment.bases else pa.nulls(rows, pa.binary(ID_BYTES)),
     ]
     return pa.Table.from_arrays(columns, schema=SCHEMA)
@@ -295,7 +295,6 @@ def _encode(table: pa.Table, metadata: dict[str, Any]) -> bytes:
         compression="zstd",
         use_dictionary=["pack", "coder"],
         write_statistics=["id"],
-        store_schema=False,
     )
     return target.getvalue()
 
@@ -319,9 +318,11 @@ def _read_shard(vault: Vault, key: str, sequence: int) -> tuple[_Segment, dict[s
         raise Corrupt(message) from error
     try:
         return _parse_shard(data, sequence)
-    except (pa.ArrowException, OSError, KeyError, TypeError, ValueError, orjson.JSONDecodeError) as error:
+    except (pa.ArrowException, OSError, AttributeError, KeyError, TypeError, ValueError, orjson.JSONDecodeError) as error:
         message = f"index shard {key} of {vault.url} is damaged: {error}"
-        raise Corrupt(message, hint="restore it from the bucket's own versions; the packs themselves say what they hold") from error
+        raise Corrupt(
+            message, hint="restore it from the bucket's own versions; the packs themselves say what they hold"
+        ) from error
 
 
 def _parse_shard(data: bytes, sequence: int) -> tuple[_Segment, dict[str, Any]]:
@@ -339,7 +340,9 @@ def _parse_shard(data: bytes, sequence: int) -> tuple[_Segment, dict[str, Any]]:
     pack_of, packs = _decoded(table.column("pack"))
     coder_of, coders = _decoded(table.column("coder"))
     numbers = [table.column(name).to_numpy() for name in ("offset", "length", "raw_length")]
-    if len(ids) and (min(int(part.min()) for part in numbers) < 0 or int((numbers[0] + numbers[1]).max()) > PACK_BYTES_MAX):
+    if len(ids) and (
+        min(int(part.min()) for part in numbers) < 0 or int((numbers[0] + numbers[1]).max()) > PACK_BYTES_MAX
+    ):
         message = "a chunk lies outside of what a pack can hold"
         raise ValueError(message)
     if not all(is_hex_id(name) for name in packs):

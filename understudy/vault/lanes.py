@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Generator, Iterable
     from concurrent.futures import Executor, Future
 
 T = TypeVar("T")
 
 
-def in_order(pool: Executor, jobs: Iterable[Callable[[], T]], room: threading.Semaphore) -> Iterator[T]:
+def in_order(pool: Executor, jobs: Iterable[Callable[[], T]], room: threading.Semaphore) -> Generator[T, None, None]:
     """Run jobs in a pool and yield their results in the order of the jobs.
 
     Each job under way, and each result not yet taken, holds one place of ``room``; a result's place is given back
@@ -42,7 +42,7 @@ def in_order(pool: Executor, jobs: Iterable[Callable[[], T]], room: threading.Se
             room.release()
 
 
-def each(pool: Executor, jobs: Iterable[Callable[[], T]], *, ahead: int) -> Iterator[T]:
+def each(pool: Executor, jobs: Iterable[Callable[[], T]], *, ahead: int) -> Generator[T, None, None]:
     """Run jobs in a pool and yield their results as they come, at most ``ahead`` of them under way."""
     pending: set[Future[T]] = set()
     try:

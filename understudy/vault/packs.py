@@ -59,50 +59,48 @@ class SealedPack:
 
 
 class PackBuilder:
-    """Collects frames until there are enough for a pack. Not thread-safe: one thread fills, any thread may seal."""
+    """Collects frames until there are enough for a pack. Not thread-safe: one thread fills, then any one seals."""
 
     def __init__(self) -> None:
         """Start an empty pack."""
-        self._chunks: list[CodedChunk] = []
+        self._listed: list[dict[str, Any]] = []
+        self._frames: list[bytes | memoryview] = []
         self.size = 0
 
     def __len__(self) -> int:
         """Return how many chunks it holds."""
-        return len(self._chunks)
+        return len(self._listed)
 
     def add(self, chunk: CodedChunk) -> None:
         """Append one frame."""
-        self._chunks.append(chunk)
+        self._listed.append(
+            {
+                "id": chunk.id.hex(),
+                "offset": self.size,
+                "length": len(chunk.frame),
+                "raw_length": chunk.raw_length,
+                "coder": chunk.coder,
+                "base": None,
+            }
+        )
+        self._frames.append(chunk.frame)
         self.size += len(chunk.frame)
 
     def seal(self, *, again: int = 0) -> SealedPack:
-        """Return the finished pack.
+        """Return the finished pack; the frames are from then on held once, in it.
 
         Args:
             again: a number that goes into the trailer and so changes the name, for when a damaged object stands
                 where this pack should be created.
         """
-        listed: list[dict[str, Any]] = []
-        offset = 0
-        for chunk in self._chunks:
-            listed.append(
-                {
-                    "id": chunk.id.hex(),
-                    "offset": offset,
-                    "length": len(chunk.frame),
-                    "raw_length": chunk.raw_length,
-                    "coder": chunk.coder,
-                    "base": None,
-                }
-            )
-            offset += len(chunk.frame)
-        trailer_json = {"format": 1, "chunks": listed} | ({"again": again} if again else {})
-        trailer = zstandard.ZstdCompressor(level=3, write_checksum=True).compress(orjson.dumps(trailer_json))
-        data = b"".join([*(chunk.frame for chunk in self._chunks), trailer, _FOOTER.pack(len(trailer), MAGIC)])
+        content = {"format": 1, "chunks": self._listed} | ({"again": again} if again else {})
+        trailer = zstandard.ZstdCompressor(level=3, write_checksum=True).compress(orjson.dumps(content))
+        data = b"".join([*self._frames, trailer, _FOOTER.pack(len(trailer), MAGIC)])
+        self._frames = [memoryview(data)[: self.size]]
         name = chunk_id(data).hex()
         locations = tuple(
-            Location(chunk.id, name, row["offset"], row["length"], row["raw_length"], row["coder"])
-            for chunk, row in zip(self._chunks, listed, strict=True)
+            Location(bytes.fromhex(row["id"]), name, row["offset"], row["length"], row["raw_length"], row["coder"])
+            for row in self._listed
         )
         return SealedPack(name, data, locations)
 

@@ -1,0 +1,1 @@
+"""What is deployed to Prefect, and the command that does it."""

@@ -1,0 +1,225 @@
+"""``make demo``: two sites, a real service, backup through Prefect, a lost site, a failover, and the proof.
+
+Exit codes: 0 when every proof held; 8 when a proof did not; 4 when a gate refused; 130 when interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from understudy.errors import Corrupt, Refused, StoppedPartWay, UnderstudyError
+from understudy.report import human_bytes, human_seconds
+
+if TYPE_CHECKING:
+    from sandbox.client import Watch, Writer
+    from sandbox.prefect_runs import Ended, Runs
+    from sandbox.sabotage import Sabotage
+    from sandbox.stage import Stage
+
+STEPS = 6
+WRITING_SECONDS = 4.0
+COPIES = ("replicate-artifacts", "replicate-vectors", "replicate-offline")
+
+
+class Demo:
+    """One run of the road. Each step is a method that says what it did, with its figures."""
+
+    def __init__(self, stage: Stage, sabotage: Sabotage | None) -> None:
+        self.stage = stage
+        self.sabotage = sabotage
+        self.step = 0
+
+    def say(self, text: str) -> None:
+        """Print one line below the current step."""
+        print(f"      {text}", flush=True)
+
+    def head(self, text: str) -> None:
+        """Print the line that opens a step."""
+        self.step += 1
+        print(f"[{self.step}/{STEPS}] {text}", flush=True)
+
+    def strike(self, point: str) -> None:
+        """Break what the sabotage breaks, when its moment has come."""
+        if self.sabotage is not None and self.sabotage.point == point:
+            self.sabotage.strike(self.stage)
+            self.say(f"SABOTAGE {self.sabotage.name}: {self.sabotage.says}")
+
+    def run(self) -> int:
+        """Go the whole road; return the exit code."""
+        from sandbox.proof import record
+
+        began = time.monotonic()
+        self.raise_the_stage()
+        seeded_in = self.seed()
+        recorded = record(self.stage)
+        self.say(f"{len(recorded.answers)} questions asked at {self.stage.settings.sites.home.name}, answers recorded")
+        runs = self.back_up()
+        self.strike("backed_up")
+        killed_at, writer, watch = self.lose_home(runs, recorded)
+        self.strike("before_failover")
+        outcome = self.fail_over(runs)
+        self.strike("failed_over")
+        held = self.prove(recorded, killed_at, writer, watch, outcome)
+        print(f"ALL PROVED in {human_seconds(time.monotonic() - began)}, of which seeding {human_seconds(seeded_in)}."
+              if held else "NOT PROVED.", flush=True)  # fmt: skip
+        return 0 if held else Corrupt.exit_code
+
+    def raise_the_stage(self) -> None:
+        """Step 1: every server a process on loopback, one address a site."""
+        self.head("two sites")
+        began = time.monotonic()
+        self.stage.start_servers(self.say)
+        self.say(f"{len(self.stage.processes)} processes up in {human_seconds(time.monotonic() - began)}")
+        os.environ.update(self.stage.environment)
+
+    def seed(self) -> float:
+        """Step 2: a real model, real passages embedded by it, features with a history; return the seconds it took."""
+        from sandbox.seed import seed
+
+        self.head("a real service at home")
+        began = time.monotonic()
+        seeded = seed(self.stage, progress=self.say)
+        self.stage.start_service(self.say)
+        took = time.monotonic() - began
+        self.say(
+            f"{human_bytes(seeded.model_bytes)} model, {seeded.passages:,} passages, {seeded.entities:,} entities, "
+            f"{seeded.values:,} feature values; {human_seconds(took)}"
+        )
+        return took
+
+    def back_up(self) -> Runs:
+        """Step 3: the scheduled flows as deployments: first all, then nothing new, then a model that must wait."""
+        from deployments.deploy import deploy
+        from sandbox.prefect_runs import Runs
+        from sandbox.seed import add_version_2
+
+        self.head("backed up through Prefect")
+        deploy(self.stage.config)
+        self.stage.start_workers()
+        runs = Runs(self.stage.settings.service)
+        self.say(f"deployed; {runs.pause_schedules()} schedules set, paused while the demo runs them by hand")
+        self._copies("first", runs.run_all(COPIES))
+        self._copies("first", runs.run_all(["rebuild-features"]))
+        again = [*runs.run_all(COPIES), *runs.run_all(["rebuild-features"])]
+        self._copies("again", again)
+        if {ended.state for ended in again} != {"Unchanged"}:
+            raise Refused("a second run found something to send", hint="open the runs in the Prefect UI")
+        sent = add_version_2(self.stage)
+        self.say(f"version 2 of the model uploaded at home: {human_bytes(sent)}, one layer fine-tuned")
+        held = runs.run_all(["replicate-artifacts"])
+        self._copies("version 2", held)
+        if held[0].state != "Held":
+            raise Refused(f"version 2 was not held but {held[0].state}", hint="its index does not exist")
+        return runs
+
+    def _copies(self, which: str, ended: list[Ended]) -> None:
+        for run in ended:
+            if not run.completed:
+                raise StoppedPartWay(
+                    f"{run.name} ended as {run.state}: {run.message}", hint="open it in the Prefect UI"
+                )
+            for sentence in run.message.split("; ") if which == "again" else [run.message]:
+                self.say(f"{which}: {sentence}")
+
+    def lose_home(self, runs: Runs, recorded: object) -> tuple[datetime, Writer, Watch]:
+        """Step 4: a client writes on while every process of home is killed and its disks are removed."""
+        from sandbox.client import Watch, Writer
+
+        home = self.stage.settings.sites.home.name
+        self.head(f"disaster: {home} is lost while a client writes")
+        writer = Writer(self.stage)
+        writer.start()
+        time.sleep(WRITING_SECONDS)
+        self._copies("schedule", runs.run_all(["replicate-offline"]))
+        time.sleep(WRITING_SECONDS / 2)
+        killed_at = datetime.now(UTC)
+        killed = self.stage.kill_home()
+        watch = Watch(self.stage, recorded)
+        watch.start()
+        self.say(f"{home}: {killed} processes ended by SIGKILL, its disks removed")
+        self.say(f"{len(writer.acknowledged):,} writes acknowledged; the next one: {watch.first_failure()}")
+        return killed_at, writer, watch
+
+    def fail_over(self, runs: Runs) -> Ended:
+        """Step 5: the plan, then the failover deployment, followed on the screen."""
+        away = self.stage.settings.sites.away.name
+        self.head(f"failover to {away}")
+        planned = runs.follow(runs.start("plan-failover"), say=self.say)
+        if not planned.completed:
+            raise Refused(f"the plan was refused: {planned.message}")
+        began = time.monotonic()
+        run = runs.start("failover", confirm=self.stage.settings.service, reason="make demo")
+        ended = runs.follow(run, say=self.say)
+        if not ended.completed:
+            raise StoppedPartWay(f"{ended.name} ended as {ended.state}: {ended.message}")
+        self.say(f"{ended.name}: {ended.state} {human_seconds(time.monotonic() - began)} after the button")
+        return ended
+
+    def prove(self, recorded: object, killed_at: datetime, writer: Writer, watch: Watch, outcome: Ended) -> bool:
+        """Step 6: what was recorded at home, compared with what the other site says; return whether all held."""
+        from sandbox.proof import prove
+
+        self.head("proof")
+        watch.stop()
+        writer.stop()
+        proof = prove(self.stage, recorded, killed_at=killed_at, acknowledged=writer.acknowledged, watch=watch)
+        for row in proof.rows:
+            self.say(f"{'held  ' if row.held else 'FAILED'}  {row.name}: {row.sentence}")
+        print(proof.text(), flush=True)
+        (self.stage.directory / "proof.json").write_text(json.dumps(proof.json(), indent=1), encoding="utf-8")
+        from tasks.screen import show_page
+
+        show_page(f"failover-proof-{self.stage.settings.service}", f"# {outcome.name}\n\n{proof.markdown()}")
+        return proof.held
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the demo from the command line."""
+    from sandbox.client import NotAnswered
+    from sandbox.process import ServerDidNotStart
+    from sandbox.sabotage import SABOTAGES
+    from sandbox.stage import AlreadyRunning, Stage
+
+    parser = argparse.ArgumentParser(prog="make demo", description=__doc__)
+    parser.add_argument("--keep", action="store_true", help="leave everything running")
+    parser.add_argument("--sabotage", choices=sorted(SABOTAGES), help="break one thing; the demo must catch it")
+    options = parser.parse_args(arguments)
+    sabotage = SABOTAGES[options.sabotage] if options.sabotage else None
+
+    stage = Stage(home_lease=not (sabotage is not None and sabotage.point == "stage"))
+    demo = Demo(stage, sabotage)
+    code = 1
+    try:
+        if sabotage is not None and sabotage.point == "stage":
+            print(f"SABOTAGE {sabotage.name}: {sabotage.says}", flush=True)
+        code = demo.run()
+    except UnderstudyError as error:
+        print(f"NOT PROVED: {error}", flush=True)
+        code = error.exit_code
+    except (ServerDidNotStart, AlreadyRunning, NotAnswered) as error:
+        print(f"NOT PROVED: {error}", flush=True)
+        code = UnderstudyError.exit_code
+    except KeyboardInterrupt:
+        print("interrupted", flush=True)
+        code = 130
+    finally:
+        if options.keep:
+            stage.keep()
+            for what, url in stage.urls.items():
+                print(f"{what}: {url}")
+            print("all is left running; next: make down")
+        else:
+            stage.stop()
+    if sabotage is not None and code:
+        print(f"the sabotage {sabotage.name} was caught", flush=True)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

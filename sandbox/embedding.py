@@ -1,0 +1,100 @@
+"""Embeds the passages in a process of its own, while the servers start: ``python -m sandbox.embedding --passages N --output DIR``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sandbox import corpus
+from sandbox.model import SentenceModel, packaged_files
+from sandbox.process import ServerDidNotStart, launch, tail
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+    from sandbox.corpus import Passage
+    from sandbox.process import Process
+
+
+class Embedding:
+    """The process that embeds the passages; ``result`` waits for it."""
+
+    def __init__(self, directory: Path, started: Process) -> None:
+        """Hold what ``begin_embedding`` started."""
+        self._directory = directory
+        self._process = started
+
+    def result(self, progress: Callable[[int, int], None] = lambda _done, _of: None) -> tuple[list[Passage], NDArray[np.float32]]:
+        """Return passages and vectors, shape (passages, 384), waiting for them; ``progress`` is called with (done, of)."""
+        told = (-1, -1)
+        while self._process.running():
+            now = self._progress()
+            if now is not None and now != told:
+                progress(*now)
+                told = now
+            time.sleep(0.1)
+        file = self._directory / "vectors.npy"
+        if not file.exists():
+            message = "embedding the passages failed"
+            raise ServerDidNotStart(message + tail(self._process.log))
+        rows = json.loads((self._directory / "passages.json").read_text(encoding="utf-8"))
+        passages = [corpus.Passage(**row) for row in rows]
+        progress(len(passages), len(passages))
+        return passages, np.load(file)
+
+    def _progress(self) -> tuple[int, int] | None:
+        try:
+            done, total = (self._directory / "progress").read_text(encoding="utf-8").split()
+        except (FileNotFoundError, ValueError):
+            return None
+        return int(done), int(total)
+
+
+def begin_embedding(directory: Path, *, passages: int, log: Path) -> Embedding:
+    """Start to embed the passages in a process of its own that ends with this one."""
+    directory.mkdir(parents=True, exist_ok=True)
+    command: list[str | Path] = [sys.executable, "-m", "sandbox.embedding", "--passages", str(passages), "--output", directory]
+    started = launch(
+        command, name="embedding", log=log, ready=lambda: True, env={"OPENBLAS_NUM_THREADS": "1"},
+        cwd=Path(__file__).resolve().parent.parent,
+    )  # fmt: skip
+    return Embedding(directory, started)
+
+
+def embed(directory: Path, passages: int) -> None:
+    """Write ``passages.json`` and ``vectors.npy``, telling how far it is in ``progress``."""
+    model = SentenceModel({path: file.read_bytes() for path, file in packaged_files().items()})
+    chosen = corpus.passages(model.count_tokens, most=passages)
+    rows = [{"id": passage.id, "title": passage.title, "body": passage.body} for passage in chosen]
+    (directory / "passages.json").write_text(json.dumps(rows), encoding="utf-8")
+
+    def progress(done: int, total: int) -> None:
+        (directory / "progress").write_text(f"{done} {total}", encoding="utf-8")
+
+    vectors = model.embed_all([passage.body for passage in chosen], progress, threads=os.cpu_count() or 1)
+    with (directory / "vectors.tmp").open("wb") as file:
+        np.save(file, vectors)
+    (directory / "vectors.tmp").rename(directory / "vectors.npy")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Embed the passages."""
+    parser = argparse.ArgumentParser(prog="python -m sandbox.embedding", description="Embed the passages")
+    parser.add_argument("--passages", type=int, required=True)
+    parser.add_argument("--output", type=Path, required=True, metavar="DIR")
+    chosen = parser.parse_args(arguments)
+    embed(chosen.output, chosen.passages)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,564 @@
+"""The object store's contract, over every adapter: memory first, then files, S3 (moto) and GCS (our sandbox)."""
+
+from __future__ import annotations
+
+import base64
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+import google_crc32c
+import pytest
+
+from tests.faults import LossyProxy
+from tests.servers import HOST, launch_gcs, make_gcs_bucket, new_name
+from understudy.clouds import aws, gcp
+from understudy.errors import Conflict, Corrupt, NotFound, Unreachable, Unsupported
+from understudy.objects.file import FileStore
+from understudy.objects.gcs import GcsStore
+from understudy.objects.memory import MemoryStore
+from understudy.objects.s3 import S3Store
+from understudy.settings import Access
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from understudy.objects.interface import ObjectStore
+
+VENDORS = ("memory", "file", "s3", "gcs")
+NETWORK = ("s3", "gcs")
+PAGE = 7
+ODD_KEYS = (
+    "with space",
+    "hash#tag",
+    "per%20cent",
+    "plus+and&and=",
+    "question?",
+    "über/日本/🎭",
+    "a'b\"c",
+    "dot.",
+    "~tilde",
+    "(1)[2]*",
+)
+
+
+@pytest.fixture(params=VENDORS)
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> ObjectStore:
+    """An empty store of each vendor, below a prefix where the vendor has one."""
+    return open_empty(request, str(request.param), tmp_path)
+
+
+def open_empty(request: pytest.FixtureRequest, vendor: str, tmp_path: Path) -> ObjectStore:
+    if vendor == "memory":
+        return MemoryStore()
+    if vendor == "file":
+        return FileStore(tmp_path)
+    if vendor == "s3":
+        bucket = request.getfixturevalue("make_s3_bucket")()
+        return S3Store(bucket, "be low", client=s3_client(request), page_max=PAGE)
+    bucket = request.getfixturevalue("make_bucket_gcs")()
+    return GcsStore(bucket, "be low", client=gcs_client(request), page_max=PAGE)
+
+
+_clients: dict[str, object] = {}
+
+
+def s3_client(request: pytest.FixtureRequest):
+    return _clients.setdefault("s3", aws.client("s3", request.getfixturevalue("aws_access")))
+
+
+def gcs_client(request: pytest.FixtureRequest):
+    return _clients.setdefault("gcs", gcp.storage_client(request.getfixturevalue("gcp_access")))
+
+
+# -- writing once -----------------------------------------------------------------------------------------------------
+
+
+def test_what_was_created_is_read_back(store: ObjectStore) -> None:
+    info = store.create("packs/aa/one", b"bytes")
+    assert b"bytes" == store.get("packs/aa/one")
+    assert ("packs/aa/one", 5) == (info.key, info.size)
+    found = store.head("packs/aa/one")
+    assert (info.token, info.version, 5) == (found.token, found.version, found.size)
+    assert timedelta(seconds=5) > abs(datetime.now(UTC) - found.modified)
+
+
+def test_creating_twice_conflicts_and_the_first_bytes_stay(store: ObjectStore) -> None:
+    store.create("once", b"first")
+    for data in (b"second", b"first"):
+        with pytest.raises(Conflict):
+            store.create("once", data)
+    assert b"first" == store.get("once")
+
+
+def test_of_many_creators_at_once_exactly_one_wins(store: ObjectStore) -> None:
+    start = threading.Barrier(8)
+
+    def create(number: int) -> bool:
+        start.wait()
+        try:
+            store.create("contested", b"%d" % number * 1000)
+        except Conflict:
+            return False
+        return True
+
+    with ThreadPoolExecutor(8) as pool:
+        outcomes = list(pool.map(create, range(8)))
+    assert 1 == sum(outcomes)
+    assert b"%d" % outcomes.index(True) * 1000 == store.get("contested")
+
+
+def test_what_was_deleted_can_be_created_again(store: ObjectStore) -> None:
+    store.create("again", b"1")
+    store.delete("again")
+    store.create("again", b"2")
+    assert b"2" == store.get("again")
+
+
+# -- compare and set --------------------------------------------------------------------------------------------------
+
+
+def test_a_replace_with_the_right_token_writes_and_changes_the_token(store: ObjectStore) -> None:
+    first = store.replace("pointer", b"1", expected=None)
+    second = store.replace("pointer", b"2", expected=first.token)
+    assert first.token != second.token
+    assert second.token == store.head("pointer").token
+    assert second.token == next(store.list("pointer")).token
+    assert b"2" == store.get("pointer")
+
+
+def test_a_replace_with_a_stale_token_conflicts(store: ObjectStore) -> None:
+    first = store.put("pointer", b"1")
+    store.put("pointer", b"2")
+    for expected in (first.token, None):
+        with pytest.raises(Conflict):
+            store.replace("pointer", b"3", expected=expected)
+    assert b"2" == store.get("pointer")
+
+
+def test_a_replace_of_what_is_not_there_conflicts_unless_absence_was_expected(store: ObjectStore) -> None:
+    gone = store.put("pointer", b"1")
+    store.delete("pointer")
+    with pytest.raises(Conflict):
+        store.replace("pointer", b"2", expected=gone.token)
+    store.replace("pointer", b"2", expected=None)
+    assert b"2" == store.get("pointer")
+
+
+def test_counting_up_from_many_threads_loses_no_count(store: ObjectStore) -> None:
+    store.create("counter", b"0")
+
+    def count(_: int) -> None:
+        done = 0
+        while done < 4:
+            seen = store.head("counter")
+            value = int(store.get("counter"))
+            try:
+                store.replace("counter", b"%d" % (value + 1), expected=seen.token)
+            except Conflict:
+                continue
+            done += 1
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(count, range(4)))
+    assert b"16" == store.get("counter")
+
+
+# -- listing ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_listing_is_whole_and_sorted_by_utf8_bytes_over_many_pages(store: ObjectStore) -> None:
+    keys = [f"k/{number}" for number in range(3 * PAGE)] + [
+        "k/é",
+        "k/z",
+        "k/🎭",
+        "k/\uffee",
+        "k-before",
+        "k0after",
+        "other",
+    ]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda key: store.put(key, key.encode()), keys))
+    below = sorted((key for key in keys if key.startswith("k/")), key=str.encode)
+    assert below == [info.key for info in store.list("k/")]
+    assert below == [info.key for info in store.list_versions("k/")]
+    assert sorted(keys, key=str.encode) == [info.key for info in store.list()]
+    assert {key: len(key.encode()) for key in keys} == {info.key: info.size for info in store.list()}
+    assert ["k/1", "k/10"] == [info.key for info in store.list("k/1")][:2]
+    assert [] == list(store.list("nothing"))
+
+
+def test_a_listing_with_versions_shows_the_newest_of_each_and_nothing_deleted(store: ObjectStore) -> None:
+    for number in range(PAGE):
+        store.put("changed", b"%d" % number)
+        store.put(f"x{number}", b"")
+    store.put("deleted", b"")
+    store.delete("deleted")
+    rows = {info.key: info for info in store.list_versions()}
+    assert ["changed", *(f"x{number}" for number in range(PAGE))] == list(rows)
+    assert store.head("changed").version == rows["changed"].version
+    if store.abilities.versions:
+        assert b"%d" % (PAGE - 1) == store.get("changed", version=rows["changed"].version)
+
+
+def test_a_listing_carries_the_checksum_where_that_is_claimed(store: ObjectStore) -> None:
+    store.put("sum", b"what is summed")
+    expected = base64.b64encode(google_crc32c.value(b"what is summed").to_bytes(4, "big")).decode()
+    assert (expected if store.abilities.lists_crc32c else None) == next(store.list("sum")).crc32c
+
+
+def test_odd_keys_are_kept_as_they_are(store: ObjectStore) -> None:
+    for key in ODD_KEYS:
+        store.create(key, key.encode())
+    assert sorted(ODD_KEYS, key=str.encode) == [info.key for info in store.list()]
+    assert sorted(ODD_KEYS, key=str.encode) == [info.key for info in store.list_versions()]
+    for key in ODD_KEYS:
+        assert key.encode() == store.get(key)
+        assert key == store.head(key).key
+        store.delete(key)
+    assert [] == list(store.list())
+
+
+# -- reading ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_range_is_exact_and_one_past_the_end_is_corrupt(store: ObjectStore) -> None:
+    store.put("digits", b"0123456789")
+    assert b"0" == store.get_range("digits", 0, 1)
+    assert b"3456" == store.get_range("digits", 3, 4)
+    assert b"9" == store.get_range("digits", 9, 1)
+    assert b"0123456789" == store.get_range("digits", 0, 10)
+    assert b"" == store.get_range("digits", 4, 0)
+    for start, length in ((0, 11), (9, 2), (10, 1), (50, 5)):
+        with pytest.raises(Corrupt):
+            store.get_range("digits", start, length)
+
+
+def test_an_empty_object_is_an_object(store: ObjectStore) -> None:
+    store.create("empty", b"")
+    assert (b"", 0) == (store.get("empty"), store.head("empty").size)
+    assert b"" == store.get_range("empty", 0, 0)
+    assert 0 == store.put_stream("empty too", iter(()), 0).size
+    assert ["empty", "empty too"] == [info.key for info in store.list()]
+
+
+def test_old_bytes_are_readable_by_their_version_where_that_is_claimed(store: ObjectStore) -> None:
+    first = store.put("file", b"first")
+    store.put("file", b"second!")
+    if not store.abilities.versions:
+        assert first.version is None
+        with pytest.raises(Unsupported):
+            store.get("file", version="1")
+        return
+    assert first.version is not None
+    assert b"first" == store.get("file", version=first.version)
+    assert b"irs" == store.get_range("file", 1, 3, version=first.version)
+    store.delete("file")
+    assert b"first" == store.get("file", version=first.version)
+    with pytest.raises(NotFound):
+        store.get("file")
+    with pytest.raises(NotFound):
+        store.get("file", version="12345")
+
+
+def test_what_is_not_there_is_not_found(store: ObjectStore) -> None:
+    for read in (lambda: store.head("no"), lambda: store.get("no"), lambda: store.get_range("no", 0, 1)):
+        with pytest.raises(NotFound, match="no is not in"):
+            read()
+    with pytest.raises(NotFound):
+        store.get_range("no", 0, 0)
+
+
+def test_deleting_twice_is_no_error(store: ObjectStore) -> None:
+    store.put("gone", b"")
+    store.delete("gone")
+    store.delete("gone")
+    store.delete("never/was")
+    assert [] == list(store.list())
+
+
+def test_the_stores_clock_is_about_now(store: ObjectStore) -> None:
+    assert timedelta(seconds=3) > abs(datetime.now(UTC) - store.now())
+    assert timedelta(0) == store.now().utcoffset()
+
+
+# -- streams ----------------------------------------------------------------------------------------------------------
+
+BIG = bytes(range(251)) * 80_000  # 20 MB: more than one part of either vendor, and no multiple of one
+
+
+def pieces(data: bytes, *sizes: int) -> Iterator[bytes]:
+    position = turn = 0
+    while position < len(data):
+        size = sizes[turn % len(sizes)]
+        yield data[position : position + size]
+        position, turn = position + size, turn + 1
+
+
+@pytest.mark.parametrize("data", [b"x", b"small" * 100, BIG], ids=["one", "small", "big"])
+def test_a_stream_of_odd_parts_arrives_whole(store: ObjectStore, data: bytes) -> None:
+    info = store.put_stream("stream", pieces(data, 1, 0, 3_000_001, 77, 9_000_000), len(data))
+    assert data == store.get("stream")
+    found = store.head("stream")
+    assert (len(data), found.token, found.version) == (info.size, info.token, info.version)
+
+
+@pytest.mark.parametrize("difference", [-1, 1, 9_000_000])
+@pytest.mark.parametrize("data", [b"small", BIG], ids=["small", "big"])
+def test_a_stream_of_another_size_leaves_nothing_visible(store: ObjectStore, data: bytes, difference: int) -> None:
+    with pytest.raises(Corrupt):
+        store.put_stream("new", pieces(data, 5_000_011), len(data) + difference)
+    store.put("old", b"old")
+    with pytest.raises(Corrupt):
+        store.put_stream("old", pieces(data, 5_000_011), len(data) + difference)
+    assert ["old"] == [info.key for info in store.list()]
+    assert b"old" == store.get("old")
+
+
+def test_a_stream_whose_source_fails_leaves_nothing_visible(store: ObjectStore) -> None:
+    def failing() -> Iterator[bytes]:
+        yield BIG
+        message = "the source went away"
+        raise Unreachable(message)
+
+    with pytest.raises(Unreachable, match="the source went away"):
+        store.put_stream("new", failing(), len(BIG) + 1)
+    assert [] == list(store.list())
+
+
+# -- the network ------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Behind:
+    """A store that is reached through a proxy that loses answers, and the way around it."""
+
+    store: ObjectStore
+    direct: ObjectStore
+    proxy: LossyProxy
+    write: str  # the method of a create on the wire
+
+
+@pytest.fixture(params=NETWORK)
+def behind(request: pytest.FixtureRequest) -> Iterator[Behind]:
+    if request.param == "s3":
+        proxy = LossyProxy(request.getfixturevalue("moto_url"))
+        bucket = request.getfixturevalue("make_s3_bucket")()
+        client = aws.client("s3", Access(endpoints={"s3": proxy.url}))
+        yield Behind(S3Store(bucket, client=client), S3Store(bucket, client=s3_client(request)), proxy, "PUT")
+    else:
+        proxy = LossyProxy(request.getfixturevalue("gcs_url"))
+        bucket = request.getfixturevalue("make_bucket_gcs")()
+        client = gcp.storage_client(Access(cloud="gcp", endpoints={"gcs": proxy.url}))
+        yield Behind(GcsStore(bucket, client=client), GcsStore(bucket, client=gcs_client(request)), proxy, "POST")
+    proxy.close()
+
+
+def test_a_create_whose_answer_was_lost_succeeds(behind: Behind) -> None:
+    behind.proxy.lose(behind.write)
+    info = behind.store.create("lost", b"mine")
+    assert 1 == behind.proxy.struck
+    assert behind.direct.head("lost").token == info.token
+    assert 1 == len(list(behind.direct.list()))
+
+
+def test_a_create_whose_every_answer_was_lost_finds_its_own_bytes(behind: Behind) -> None:
+    behind.proxy.lose(behind.write, times=3)
+    assert behind.store.create("lost", b"mine").token == behind.direct.head("lost").token
+    assert 3 == behind.proxy.struck
+
+
+def test_a_create_after_a_lost_answer_does_not_take_others_bytes_for_its_own(behind: Behind) -> None:
+    behind.direct.put("taken", b"others")
+    behind.proxy.lose(behind.write)
+    with pytest.raises(Conflict):
+        behind.store.create("taken", b"mine")
+    assert b"others" == behind.direct.get("taken")
+
+
+def test_a_replace_whose_answer_was_lost_succeeds_once(behind: Behind) -> None:
+    first = behind.direct.put("pointer", b"1")
+    behind.proxy.lose(behind.write)
+    second = behind.store.replace("pointer", b"2", expected=first.token)
+    assert (b"2", second.token) == (behind.direct.get("pointer"), behind.direct.head("pointer").token)
+    with pytest.raises(Conflict):
+        behind.store.replace("pointer", b"3", expected=first.token)
+
+
+def test_a_body_that_is_cut_short_is_read_again(behind: Behind) -> None:
+    behind.direct.put("body", BIG)
+    behind.proxy.cut("GET", 100_000)
+    assert behind.store.get("body") == BIG
+    behind.proxy.cut("GET", 100_000)
+    assert behind.store.get_range("body", 5, 1_000_000) == BIG[5:1_000_005]
+    assert 2 == behind.proxy.struck
+
+
+def test_a_body_that_is_always_cut_short_is_corrupt(behind: Behind) -> None:
+    behind.direct.put("body", BIG)
+    behind.proxy.cut("GET", 100_000, times=3)
+    with pytest.raises(Corrupt):
+        behind.store.get("body")
+
+
+def test_a_stream_goes_on_after_a_lost_answer_to_a_part(behind: Behind) -> None:
+    behind.proxy.lose("PUT")
+    behind.store.put_stream("stream", pieces(BIG, 1_000_003), len(BIG))
+    assert BIG == behind.direct.get("stream")
+    assert 1 == behind.proxy.struck
+
+
+def test_a_stream_whose_last_answer_was_lost_is_there(behind: Behind) -> None:
+    def parts() -> Iterator[bytes]:
+        yield BIG[:-1]
+        behind.proxy.lose("POST" if behind.write == "PUT" else "PUT")
+        yield BIG[-1:]
+
+    info = behind.store.put_stream("stream", parts(), len(BIG))
+    assert 1 == behind.proxy.struck
+    assert behind.direct.head("stream").token == info.token
+    assert BIG == behind.direct.get("stream")
+
+
+def test_a_dead_server_is_noticed_within_seconds(tmp_path: Path) -> None:
+    url, server = launch_gcs(tmp_path / "data", tmp_path / "log")
+    make_gcs_bucket(url, "bucket")
+    gcs = GcsStore("bucket", client=gcp.storage_client(Access(cloud="gcp", endpoints={"gcs": url})))
+    gcs.put("kept", b"bytes")
+    server.kill()
+    s3 = S3Store("bucket", client=aws.client("s3", Access(endpoints={"s3": url})))
+    started = time.monotonic()
+    for dead in (gcs, s3):
+        calls: tuple[Callable[[], object], ...] = (
+            lambda dead=dead: dead.get("kept"),
+            lambda dead=dead: list(dead.list()),
+            lambda dead=dead: dead.create("new", b""),
+            dead.now,
+        )
+        for call in calls:
+            with pytest.raises(Unreachable, match="cannot be reached"):
+                call()
+    assert 8 * 5 > time.monotonic() - started
+
+
+def test_a_server_over_the_same_disk_serves_what_was_there(tmp_path: Path) -> None:
+    url, server = launch_gcs(tmp_path / "data", tmp_path / "log")
+    make_gcs_bucket(url, "bucket")
+    store = GcsStore("bucket", client=gcp.storage_client(Access(cloud="gcp", endpoints={"gcs": url})))
+    first = store.put("a/b #c", b"first")
+    store.put("a/b #c", b"second")
+    store.put("gone", b"")
+    store.delete("gone")
+    server.kill()
+    port = int(url.rpartition(":")[2])
+    _, server = launch_gcs(tmp_path / "data", tmp_path / "log", port=port)
+    assert (b"second", b"first") == (store.get("a/b #c"), store.get("a/b #c", version=first.version))
+    assert ["a/b #c"] == [info.key for info in store.list()]
+    server.kill()
+
+
+@pytest.mark.parametrize("vendor", NETWORK)
+def test_a_missing_bucket_is_not_found(request: pytest.FixtureRequest, vendor: str) -> None:
+    name = new_name("missing")
+    store = S3Store(name, client=s3_client(request)) if vendor == "s3" else GcsStore(name, client=gcs_client(request))
+    calls: tuple[Callable[[], object], ...] = (
+        lambda: list(store.list()),
+        lambda: store.get("x"),
+        lambda: store.create("x", b""),
+        lambda: store.put_stream("x", [b""], 0),
+        store.now,
+    )
+    for call in calls:
+        with pytest.raises(NotFound):
+            call()
+
+
+@pytest.mark.parametrize("vendor", NETWORK)
+def test_a_prefix_shows_nothing_beside_it(request: pytest.FixtureRequest, vendor: str) -> None:
+    if vendor == "s3":
+        bucket = request.getfixturevalue("make_s3_bucket")()
+        whole: ObjectStore = S3Store(bucket, client=s3_client(request))
+        part: ObjectStore = S3Store(bucket, "models/", client=s3_client(request))
+    else:
+        bucket = request.getfixturevalue("make_bucket_gcs")()
+        whole = GcsStore(bucket, client=gcs_client(request))
+        part = GcsStore(bucket, "/models", client=gcs_client(request))
+    for key in ("models/", "models/a", "models2/b", "models", "c"):
+        whole.put(key, b"")
+    assert ["a"] == [info.key for info in part.list()] == [info.key for info in part.list_versions()]
+    assert part.url.endswith(f"://{bucket}/models")
+    part.put("d", b"")
+    assert "models/d" == whole.head("models/d").key
+
+
+@pytest.mark.parametrize("vendor", NETWORK)
+def test_a_bucket_without_versions_claims_none(request: pytest.FixtureRequest, vendor: str) -> None:
+    fixture = "make_s3_bucket" if vendor == "s3" else "make_bucket_gcs"
+    bucket = request.getfixturevalue(fixture)(versioned=False)
+    store = (
+        S3Store(bucket, client=s3_client(request)) if vendor == "s3" else GcsStore(bucket, client=gcs_client(request))
+    )
+    assert not store.abilities.versions
+    store.put("x", b"1")
+    assert ["x"] == [info.key for info in store.list_versions()]
+
+
+# -- files ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("key", ["../up", "/absolute", "a/../b", "a//b", "", ".", "a/", ".understudy/x", "nul\0"])
+def test_a_key_that_leaves_the_folder_is_refused(tmp_path: Path, key: str) -> None:
+    store = FileStore(tmp_path / "root")
+    (tmp_path / "root").mkdir()
+    for call in (lambda: store.create(key, b""), lambda: store.get(key), lambda: store.delete(key)):
+        with pytest.raises(Unsupported):
+            call()
+    assert ["root"] == [path.name for path in tmp_path.iterdir()]
+
+
+def test_what_is_half_written_is_in_no_listing(tmp_path: Path) -> None:
+    store = FileStore(tmp_path)
+    seen: list[str] = []
+
+    def parts() -> Iterator[bytes]:
+        yield b"half"
+        seen.extend(info.key for info in store.list())
+        yield b"whole"
+
+    store.put_stream("file", parts(), 9)
+    assert ([], ["file"]) == (seen, [info.key for info in store.list()])
+    assert ["lock"] == [path.name for path in (tmp_path / ".understudy").iterdir()]
+
+
+def test_a_missing_folder_is_not_found(tmp_path: Path) -> None:
+    store = FileStore(tmp_path / "unmounted")
+    for call in (lambda: list(store.list()), lambda: store.create("x", b""), lambda: store.get("x")):
+        with pytest.raises(NotFound, match="does not exist"):
+            call()
+    assert not (tmp_path / "unmounted").exists()
+
+
+def test_a_key_below_another_object_is_refused_by_name(tmp_path: Path) -> None:
+    store = FileStore(tmp_path)
+    store.put("a", b"")
+    with pytest.raises((Unsupported, Conflict)):
+        store.put("a/b", b"")
+    store.delete("a/b")
+    assert ["a"] == [info.key for info in store.list()]
+    assert [] == list(store.list("a/"))
+
+
+def test_a_memory_store_tells_the_time_that_it_is_given() -> None:
+    moment = datetime(2026, 1, 2, tzinfo=UTC)
+    store = MemoryStore(clock=lambda: moment)
+    assert (moment, moment) == (store.now(), store.put("x", b"").modified)
+
+
+def test_hosts_of_tests_are_loopback() -> None:
+    assert aws.is_loopback(f"http://{HOST}:80")
+    assert aws.is_loopback("127.8.9.1:80")
+    assert not aws.is_loopback("https://s3.example.com")

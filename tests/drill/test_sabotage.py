@@ -1,0 +1,157 @@
+"""The whole road without Prefect, and each sabotage against the same proof: it turns what it must, and nothing else."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import pytest
+
+from sandbox.client import Client, NotAnswered, Watch, Writer
+from sandbox.proof import Proof, Recorded, prove, record
+from sandbox.sabotage import SABOTAGES
+from sandbox.seed import add_version_2, seed
+from sandbox.stage import Stage
+from understudy import opening
+from understudy.failover import engine
+from understudy.failover.world import CatchUp, FrontDoor, World
+from understudy.service import Service
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from sandbox.client import Written
+    from understudy.failover.plan import Plan
+
+PASSAGES, ENTITIES = 60, 100
+
+
+@dataclass
+class Drill:
+    """What the road left behind."""
+
+    stage: Stage
+    recorded: Recorded
+    killed_at: datetime
+    acknowledged: list[Written]
+    watch: Watch
+    without_fence: Plan
+    plan: Plan
+    held_back: tuple[str, ...]
+
+    def prove(self) -> Proof:
+        """Prove it all, now."""
+        return prove(
+            self.stage, self.recorded, killed_at=self.killed_at, acknowledged=self.acknowledged, watch=self.watch
+        )
+
+
+def open_world(service: Service) -> World:
+    """Return what a failover to away acts on."""
+    settings = service.settings
+    models, index, features = (settings.pair(name) for name in ("training", "vector_index", "feature_store"))
+    return World(
+        settings=settings,
+        register=service.register,
+        vault=service.vault,
+        traffic=opening.open_traffic(settings),
+        compute=opening.open_compute(settings, "away"),
+        alerts=opening.open_alerts(settings),
+        outside=FrontDoor(settings, name=settings.traffic.url.rpartition("/")[2]),
+        catch_up=CatchUp(
+            hydrate_model=lambda: service.hydrate(models, role="away"),
+            rebuild_index=lambda: service.rebuild_index(index, role="away"),
+            rebuild_features=lambda: service.rebuild_features(features, role="away"),
+        ),
+    )
+
+
+def back_up(service: Service) -> None:
+    """Run once what the schedules run."""
+    settings = service.settings
+    service.push_artifacts(settings.pair("training"))
+    service.export_vectors(settings.pair("vector_index"))
+    service.replicate_offline(settings.pair("feature_store"))
+    service.hydrate(settings.pair("training"))
+    service.rebuild_features(settings.pair("feature_store"))
+
+
+@pytest.fixture(scope="module")
+def drill(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Drill]:
+    """Two small sites, backed up, home lost, failed over."""
+    stage = Stage(
+        tmp_path_factory.mktemp("stage"), prefect=False, passages=PASSAGES, entities=ENTITIES, lease_seconds=3
+    )
+    stage.start_servers()
+    try:
+        seed(stage)
+        stage.start_service()
+        recorded = record(stage)
+        service = Service(stage.settings)
+        back_up(service)
+        add_version_2(stage)
+        service.push_artifacts(stage.settings.pair("training"))
+        pinned = service.newest_set()
+        writer = Writer(stage).start()
+        time.sleep(2)
+        service.replicate_offline(stage.settings.pair("feature_store"))
+        time.sleep(1)
+        killed_at = datetime.now(UTC)
+        stage.kill_home()
+        watch = Watch(stage, recorded).start()
+        world = open_world(service)
+        undo = SABOTAGES["no-fence"].strike(stage)
+        without_fence = engine.prepare(world, target="away")
+        undo()
+        plan = engine.prepare(world, target="away")
+        engine.run(plan, world, who="drill")
+        assert watch.wait(30)
+        time.sleep(1)
+        writer.stop()
+        yield Drill(
+            stage, recorded, killed_at, writer.acknowledged, watch, without_fence, plan,
+            tuple(each.version for each in pinned.held) if pinned else (),
+        )  # fmt: skip
+    finally:
+        stage.stop()
+
+
+def test_without_sabotage_every_proof_holds(drill: Drill) -> None:
+    proof = drill.prove()
+    assert {} == {row.name: row.sentence for row in proof.rows if not row.held}
+    assert [] == [row.component for row in proof.targets if not row.held]
+    assert proof.held
+    assert ("2",) == drill.held_back
+
+
+@pytest.mark.parametrize("name", ["flip-byte", "drop-pack", "stale-index", "lost-feature"])
+def test_a_sabotage_turns_what_it_breaks_and_nothing_else(drill: Drill, name: str) -> None:
+    sabotage = SABOTAGES[name]
+    undo = sabotage.strike(drill.stage)
+    try:
+        proof = drill.prove()
+    finally:
+        undo()
+    assert sabotage.breaks == proof.failed
+    assert not proof.held
+    assert all(row.sentence for row in proof.rows)
+
+
+def test_writers_without_a_lease_are_refused_by_the_gate(drill: Drill) -> None:
+    refused = [gate.name for gate in drill.without_fence.gates if gate.verdict == "refused"]
+    assert sorted(SABOTAGES["no-fence"].breaks) == refused
+    assert [] == [gate.name for gate in drill.plan.gates if gate.verdict == "refused"]
+
+
+def test_every_sabotage_is_told_and_has_something_to_break() -> None:
+    assert {"flip-byte", "drop-pack", "stale-index", "no-fence", "lost-feature"} == set(SABOTAGES)
+    assert all(each.says and each.breaks for each in SABOTAGES.values())
+
+
+def test_the_lost_site_answers_nobody(drill: Drill) -> None:
+    client = Client(drill.stage.settings)
+    client.resolve = lambda: drill.stage.settings.traffic.addresses["home"]  # type: ignore[method-assign]
+    with pytest.raises(NotAnswered, match="does not answer"):
+        client.health()

@@ -1,0 +1,99 @@
+"""The few tests that need Prefect itself: states, names, artifacts, and one call of its client."""
+
+from __future__ import annotations
+
+import json
+import struct
+
+import pytest
+import yaml
+from prefect.artifacts import Artifact
+from prefect.client.orchestration import get_client
+
+from flows.failover import failover
+from flows.plan_failover import plan_failover
+from flows.replicate_artifacts import replicate_artifacts
+from flows.replicate_offline import replicate_offline
+from tests.unit.example import example
+from understudy.objects.file import FileStore
+from understudy.service import open_service
+
+pytestmark = [pytest.mark.prefect, pytest.mark.timeout(240)]
+
+
+def safetensors(seed):
+    data = bytes((seed + i) % 251 for i in range(4096))
+    header = json.dumps({"w": {"dtype": "U8", "shape": [4096], "data_offsets": [0, 4096]}}).encode()
+    return struct.pack("<Q", len(header)) + header + data
+
+
+@pytest.fixture
+def config(tmp_path):
+    """A service whose stores are folders: a model pushed by hand, and nothing else."""
+    for folder in ("vault", "register", "home", "away", "lake"):
+        (tmp_path / folder).mkdir()
+    document = example(
+        **{
+            "vault.url": f"file://{tmp_path}/vault",
+            "register.url": f"file://{tmp_path}/register",
+            "components.training.pairs.0.home": f"file://{tmp_path}/home",
+            "components.training.pairs.0.away": f"file://{tmp_path}/away",
+            "components.feature_store.pairs.0.offline": f"file://{tmp_path}/lake",
+        }
+    )
+    path = tmp_path / "understudy.yaml"
+    path.write_text(yaml.safe_dump(document), encoding="utf-8")
+    home = FileStore(str(tmp_path / "home"))
+    home.put("minilm/1/model.safetensors", safetensors(1))
+    home.put("minilm/1/config.json", b"{}")
+    open_service(path).register.initialise("recommender")
+    return path
+
+
+def read_run(state):
+    with get_client(sync_client=True) as client:
+        return client.read_flow_run(state.state_details.flow_run_id)
+
+
+def test_a_copy_completes_and_a_second_one_ends_unchanged_with_the_reason(config):
+    first = replicate_artifacts(config=str(config), return_state=True)
+    again = replicate_artifacts(config=str(config), return_state=True)
+    assert ("Completed", "Unchanged") == (first.name, again.name)
+    assert "minilm 1: unchanged, 0 of 2 files new" in again.message
+    assert "artifacts-all" == read_run(first).name
+    table = Artifact.get("replication-artifacts")
+    assert {"unchanged"} == {row["verdict"] for row in json.loads(table.data)}
+
+
+def test_a_register_that_cannot_be_read_refuses_the_copy(config, tmp_path):
+    (tmp_path / "register" / "register.json").unlink()
+    state = replicate_artifacts(config=str(config), return_state=True)
+    assert "Refused" == state.name
+    assert "nothing is copied" in state.message
+    assert [] == list((tmp_path / "vault").glob("artifacts/**/*.json"))
+
+
+def test_a_bad_config_is_a_state_with_the_line_to_mend(config):
+    config.write_text(config.read_text(encoding="utf-8").replace("rpo: 5m", "rpo: '5'"), encoding="utf-8")
+    state = replicate_offline(config=str(config), return_state=True)
+    assert "Bad config" == state.name
+    assert '"5" has no unit; write 5m' in state.message
+
+
+def test_a_failover_without_a_fresh_plan_is_refused_and_the_epoch_stays(config):
+    state = failover(config=str(config), confirm="recommender", return_state=True)
+    assert "Refused" == state.name
+    assert "understudy failover plan" in state.message
+    assert 1 == open_service(config).register.read().epoch
+
+
+def test_a_plan_for_dead_endpoints_says_so_in_a_state(config):
+    state = plan_failover(site="mars", config=str(config), return_state=True)
+    assert "Bad config" == state.name
+    assert "there is no site 'mars'" in state.message
+
+
+def test_the_failover_form_explains_every_field():
+    properties = failover.parameters.properties
+    assert ["plan", "reason", "accept_loss", "accept_unfenced", "confirm", "config"] == list(properties)
+    assert [] == [name for name, field in properties.items() if not field.get("description")]

@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+from tests.unit.example import EXAMPLE
+from understudy.settings import Settings
+from understudy.status import Status, judge, render
+
+NOW = datetime(2026, 11, 21, 19, 4, 10, tzinfo=UTC)
+SETTINGS = Settings.model_validate(EXAMPLE)
+FRESH = {name: NOW - timedelta(seconds=8) for name in ("user_features", "products", "models")}
+PROVEN = {name: ("digest", NOW - timedelta(minutes=1)) for name in FRESH}
+
+
+def rows(**changes):
+    given = {"now": NOW, "watermarks": FRESH, "proven": PROVEN, "predicted": {}} | changes
+    return {row.component: row for row in judge(SETTINGS, **given)}
+
+
+def status(**changes):
+    values = {
+        "service": "recommender", "active": "aws-use1", "active_role": "home", "standby": "gcp-usc1", "epoch": 6,
+        "writes": True, "holder": "", "set_sentence": "set 3", "held": (), "protected": True, "at": NOW,
+        "rows": tuple(rows().values()),
+    }  # fmt: skip
+    return Status(**(values | changes))
+
+
+def test_all_fresh_and_proven_is_ok():
+    assert {"ok"} == {row.verdict for row in rows().values()}
+    assert status().ok
+
+
+def test_a_watermark_older_than_the_target_is_missed_and_the_next_command_mends_it():
+    late = rows(watermarks=FRESH | {"products": NOW - timedelta(minutes=72)})
+    assert "MISSED" == late["vector_index"].verdict
+    assert "ok" == late["feature_store"].verdict
+    found = status(rows=tuple(late.values()))
+    assert not found.ok
+    assert "understudy vectors export" == found.next_command
+    assert "next: understudy vectors export" == render(found)[-1]
+
+
+def test_what_was_never_copied_or_never_proven_is_not_ok():
+    assert "NEVER COPIED" == rows(watermarks=FRESH | {"models": None})["training"].verdict
+    without = {name: proof for name, proof in PROVEN.items() if name != "models"}
+    assert "NOT PROVEN" == rows(proven=without)["training"].verdict
+
+
+def test_a_failover_that_would_take_too_long_is_said_before_the_event():
+    assert "TOO SLOW" == rows(predicted={"inference": 301.0})["inference"].verdict
+    assert "ok" == rows(predicted={"inference": 299.0})["inference"].verdict
+
+
+def test_a_clock_behind_the_source_is_no_negative_loss():
+    ahead = rows(watermarks=FRESH | {"products": NOW + timedelta(seconds=3)})
+    assert 0.0 == ahead["vector_index"].rpo_seconds
+
+
+def test_an_active_site_that_holds_its_own_vault_is_unprotected():
+    found = status(protected=False)
+    assert not found.ok
+    assert any(line.startswith("UNPROTECTED") for line in render(found))

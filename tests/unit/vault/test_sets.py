@@ -1,0 +1,145 @@
+"""Sets: what belongs together is pinned together, and what does not yet is held."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.models import model_files
+from understudy.artifacts.catalog import find_manifest
+from understudy.artifacts.replicate import push
+from understudy.errors import Corrupt, NotReady
+from understudy.objects.memory import MemoryStore
+from understudy.vault.sets import compose, newest_set, set_pinning
+from understudy.vault.store import open_vault, to_json
+
+
+@pytest.fixture
+def source():
+    return MemoryStore("source")
+
+
+@pytest.fixture
+def vault(source):
+    vault = open_vault(MemoryStore("vault"))
+    add_model(source, vault, "1")
+    return vault
+
+
+def add_model(source, vault, version, changed=None):
+    for path, data in model_files(changed=changed).items():
+        source.put(f"m/{version}/{path}", data)
+    push(source, vault)
+
+
+def add_index(vault, sequence, version, name="i"):
+    digest = find_manifest(vault, "m", version).digest
+    content = {"digest": f"rows{sequence}", "model_digest": digest}
+    vault.put_once(f"vectors/{name}/{sequence:08d}/manifest.json", to_json(content))
+
+
+def add_features(vault, sequence, schema="s1"):
+    vault.put_once(f"features/v/{sequence:08d}.json", to_json({"schema_digest": schema}))
+
+
+def composed(vault):
+    return compose(vault, "service", model="m", index="i", view="v")
+
+
+def test_model_index_and_features_are_pinned_together(vault):
+    add_index(vault, 1, "1")
+    add_features(vault, 1)
+    made = composed(vault)
+    assert ("1", "i", 1, "v") == (made.model.version, made.index.name, made.index.sequence, made.features.view)
+    assert made.model.digest == made.index.model_digest
+    assert made == newest_set(vault, "service")
+    assert "service set 1: m 1, index i 1, features v" == made.sentence
+
+
+def test_a_new_model_is_held_until_its_index_is_there(source, vault):
+    add_index(vault, 1, "1")
+    add_features(vault, 1)
+    composed(vault)
+    add_model(source, vault, "2", changed=1)
+    held = composed(vault)
+    assert (2, "1") == (held.sequence, held.model.version)
+    assert [("m", "2", "index i 1 belongs to m 1")] == [(row.model, row.version, row.reason) for row in held.held]
+    assert held.sentence.endswith("; m 2 held: index i 1 belongs to m 1")
+    add_index(vault, 2, "2")
+    made = composed(vault)
+    assert ("2", 2, ()) == (made.model.version, made.index.sequence, made.held)
+
+
+def test_nothing_new_writes_no_new_set(vault):
+    add_index(vault, 1, "1")
+    add_features(vault, 1)
+    first = composed(vault)
+    add_features(vault, 2)
+    assert first == composed(vault)
+    assert 1 == len(list(vault.store.list("sets/")))
+    add_features(vault, 3, schema="s2")
+    assert (2, 3) == (composed(vault).sequence, composed(vault).features.sequence)
+
+
+@pytest.mark.parametrize(("missing", "words"), [("index", "index i is not"), ("view", "features v are not"), ("model", "model m is not")])
+def test_no_set_is_made_while_a_part_is_missing(vault, missing, words):
+    if missing != "index":
+        add_index(vault, 1, "1")
+    if missing != "view":
+        add_features(vault, 1)
+    if missing == "model":
+        vault.store.delete("artifacts/m/1/00000001.json")
+    with pytest.raises(NotReady, match=words):
+        composed(vault)
+    assert newest_set(vault, "service") is None
+
+
+def test_an_index_of_an_unknown_model_leaves_the_earlier_set_standing(vault):
+    add_index(vault, 1, "1")
+    add_features(vault, 1)
+    first = composed(vault)
+    vault.put_once("vectors/i/00000002/manifest.json", to_json({"digest": "x", "model_digest": "y"}))
+    with pytest.raises(NotReady, match="lacks the model"):
+        composed(vault)
+    assert first == newest_set(vault, "service")
+
+
+def test_a_service_without_index_and_features_serves_its_newest_model(source, vault):
+    add_model(source, vault, "10", changed=2)
+    made = compose(vault, "plain", model="m")
+    assert ("10", None, None) == (made.model.version, made.index, made.features)
+
+
+def test_two_at_once_make_two_sets_or_one(vault):
+    add_index(vault, 1, "1")
+    add_features(vault, 1)
+
+    class Racing(MemoryStore):
+        raced = False
+
+        def create(self, key, data):
+            if key.startswith("sets/") and not self.raced:
+                self.raced = True
+                composed(open_vault(self))
+            return super().create(key, data)
+
+    racing = Racing()
+    for info in vault.store.list():
+        racing.put(info.key, vault.store.get(info.key))
+    assert 1 == composed(open_vault(racing)).sequence
+    assert 1 == len(list(racing.list("sets/")))
+
+
+def test_services_that_pin_different_versions_must_be_told_apart(source, vault):
+    compose(vault, "one", model="m")
+    add_model(source, vault, "2", changed=1)
+    compose(vault, "two", model="m")
+    with pytest.raises(NotReady, match="one 1, two 2"):
+        set_pinning(vault, "m")
+    assert set_pinning(vault, "other") is None
+
+
+def test_a_damaged_set_is_named(vault):
+    compose(vault, "one", model="m")
+    vault.store.put("sets/one/00000001.json", b'{"service": 1}')
+    with pytest.raises(Corrupt, match="sets/one/00000001.json"):
+        newest_set(vault, "one")

@@ -1,0 +1,86 @@
+"""Which models, versions and revisions a vault holds: its manifests, listed and read."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+from understudy.artifacts.manifest import ARTIFACTS_PREFIX, complaint_about_path, decode_manifest, manifest_key
+from understudy.artifacts.plan import natural
+from understudy.errors import NotFound
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from understudy.artifacts.manifest import ArtifactManifest
+    from understudy.vault.store import Vault
+
+_READERS = 8
+_KEY_PARTS = 3
+
+
+def revisions(vault: Vault, model: str | None = None) -> dict[tuple[str, str], list[int]]:
+    """Return every revision number, ascending, of each (model, version); of one model if it is named."""
+    prefix = ARTIFACTS_PREFIX if model is None else f"{ARTIFACTS_PREFIX}{model}/"
+    found: dict[tuple[str, str], list[int]] = {}
+    for info in vault.store.list(prefix):
+        parts = info.key[len(ARTIFACTS_PREFIX) :].split("/")
+        stem, dot, suffix = parts[-1].partition(".")
+        if len(parts) == _KEY_PARTS and stem.isdigit() and (dot + suffix) == ".json":
+            found.setdefault((parts[0], parts[1]), []).append(int(stem))
+    return {names: sorted(numbers) for names, numbers in found.items()}
+
+
+def read_manifest(vault: Vault, model: str, version: str, revision: int) -> ArtifactManifest:
+    """Return one manifest, checked. Raises NotFound, Corrupt, Unsupported."""
+    key = manifest_key(model, version, revision)
+    return decode_manifest(vault.store.get(key), key)
+
+
+def newest_manifests(vault: Vault, model: str | None = None) -> dict[tuple[str, str], ArtifactManifest]:
+    """Return the newest revision of each (model, version), read in parallel. Raises Corrupt, Unsupported."""
+    return _read_all(vault, [(*names, numbers[-1]) for names, numbers in revisions(vault, model).items()])
+
+
+def all_manifests(vault: Vault, model: str | None = None) -> list[ArtifactManifest]:
+    """Return every revision of every version, by model, then versions in natural order. Raises Corrupt, Unsupported."""
+    wanted = [(*names, number) for names, numbers in revisions(vault, model).items() for number in numbers]
+    with ThreadPoolExecutor(_READERS, thread_name_prefix="manifest") as pool:
+        found = list(pool.map(lambda names: read_manifest(vault, *names), wanted))
+    return sorted(found, key=lambda manifest: (manifest.model, natural(manifest.version), manifest.revision))
+
+
+def find_manifest(
+    vault: Vault, model: str, version: str | None = None, revision: int | None = None
+) -> ArtifactManifest:
+    """Return a model's manifest: of that version and revision, or the newest of what is left open.
+
+    Raises:
+        NotFound: the vault has no such model, version or revision; the hint says what it has.
+    """
+    found = {} if complaint_about_path(model) else revisions(vault, model)
+    if not found:
+        message = f"the vault in {vault.url} holds no model {model!r}"
+        raise NotFound(message, hint="push it first", next_command="understudy artifacts push")
+    versions = sorted((name for _, name in found), key=natural)
+    chosen = versions[-1] if version is None else version
+    numbers = found.get((model, chosen))
+    if not numbers:
+        message = f"the vault in {vault.url} holds no version {chosen!r} of {model}"
+        raise NotFound(message, hint=f"it holds {', '.join(versions[-5:])}")
+    number = numbers[-1] if revision is None else revision
+    if number not in numbers:
+        message = f"the vault in {vault.url} holds no revision {number} of {model} {chosen}"
+        raise NotFound(message, hint=f"it holds {', '.join(str(known) for known in numbers[-5:])}")
+    return read_manifest(vault, model, chosen, number)
+
+
+def _read_all(vault: Vault, wanted: Iterable[tuple[str, str, int]]) -> dict[tuple[str, str], ArtifactManifest]:
+    names = list(wanted)
+    if len(names) == 1:
+        return {names[0][:2]: read_manifest(vault, *names[0])}
+    with ThreadPoolExecutor(_READERS, thread_name_prefix="manifest") as pool:
+        return {
+            key[:2]: found
+            for key, found in zip(names, pool.map(lambda one: read_manifest(vault, *one), names), strict=True)
+        }

@@ -1,0 +1,161 @@
+"""Where files are cut: safetensors at tensor boundaries, anything else where its content says.
+
+An unchanged tensor gives the same chunks wherever it stands, also after the header has moved every byte.
+The format: https://github.com/huggingface/safetensors#format
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from understudy.errors import Corrupt
+from understudy.vault.chunks import BLOCK_BYTES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+CONTENT_BYTES_MIN = 256 << 10
+CONTENT_BYTES_AVERAGE = 1 << 20
+#: As the safetensors library: a longer header is refused.
+HEADER_BYTES_MAX = 100_000_000
+LENGTH_BYTES = 8
+_DIMENSIONS_MAX = 64
+_BITS = {
+    "BOOL": 8, "U8": 8, "I8": 8, "F8_E5M2": 8, "F8_E4M3": 8, "F8_E8M0": 8, "F8_E4M3FNUZ": 8, "F8_E5M2FNUZ": 8,
+    "I16": 16, "U16": 16, "F16": 16, "BF16": 16, "I32": 32, "U32": 32, "F32": 32, "I64": 64, "U64": 64, "F64": 64,
+    "C64": 64, "F4": 4, "F6_E2M3": 6, "F6_E3M2": 6,
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How a safetensors file is laid out: where its data begins, and each tensor's (start, end), in order."""
+
+    data_start: int
+    tensors: tuple[tuple[int, int], ...]
+
+
+def header_length(prefix: bytes, size: int) -> int:
+    """Return how many bytes of JSON follow the first eight.
+
+    Args:
+        prefix: the file's first eight bytes, or fewer when it has no more.
+        size: the file's bytes.
+
+    Raises:
+        Corrupt: the file cannot be safetensors, or is cut short.
+    """
+    if len(prefix) < LENGTH_BYTES:
+        message = f"has {size} bytes, a safetensors file has at least {LENGTH_BYTES}"
+        raise Corrupt(message)
+    length = int.from_bytes(prefix[:LENGTH_BYTES], "little")
+    if length > HEADER_BYTES_MAX:
+        message = f"declares a header of {length} bytes, the limit is {HEADER_BYTES_MAX}"
+        raise Corrupt(message)
+    if LENGTH_BYTES + length > size:
+        message = f"declares a header of {length} bytes and has only {size} in all"
+        raise Corrupt(message)
+    return length
+
+
+def read_layout(header: bytes, size: int) -> Layout:
+    """Return where the tensors lie.
+
+    Args:
+        header: the JSON, without the eight bytes before it.
+        size: the file's bytes; header and tensors must account for all of them.
+
+    Raises:
+        Corrupt: not JSON, an offset out of range, tensors that overlap, or a file of another size than they make.
+    """
+    try:
+        listed = orjson.loads(header)
+    except orjson.JSONDecodeError as error:
+        message = f"has a header that is not JSON: {error}"
+        raise Corrupt(message) from error
+    if not isinstance(listed, dict):
+        message = "has a header that is not an object"
+        raise Corrupt(message)
+    data_start = LENGTH_BYTES + len(header)
+    data_size = size - data_start
+    spans = sorted(_span(name, tensor, data_size) for name, tensor in listed.items() if name != "__metadata__")
+    end = 0
+    for start, stop, name in spans:
+        if start < end:
+            message = f"has tensors that overlap, at {name!r}"
+            raise Corrupt(message)
+        end = stop
+    if end != data_size:
+        message = f"has {size} bytes, its header and tensors make {data_start + end}"
+        raise Corrupt(message)
+    return Layout(data_start, tuple((data_start + start, data_start + stop) for start, stop, _ in spans))
+
+
+def _span(name: str, tensor: Any, data_size: int) -> tuple[int, int, str]:  # noqa: ANN401 - any JSON value
+    problem = None
+    try:
+        dtype, shape, (start, stop) = tensor["dtype"], tensor["shape"], tensor["data_offsets"]
+    except (KeyError, TypeError, ValueError) as error:
+        message = f"describes the tensor {name!r} without dtype, shape and data_offsets"
+        raise Corrupt(message) from error
+    if not all(type(place) is int for place in (start, stop)) or not 0 <= start <= stop:
+        problem = "has offsets that are not numbers in order"
+    elif stop > data_size:
+        problem = f"ends at {stop}, beyond the {data_size} bytes of data that the file has"
+    elif not isinstance(shape, list) or len(shape) > _DIMENSIONS_MAX:
+        problem = "has no shape"
+    elif not all(type(length) is int and length >= 0 for length in shape):
+        problem = "has a shape that is not numbers"
+    elif isinstance(dtype, str) and dtype in _BITS and math.prod(shape) * _BITS[dtype] != (stop - start) * 8:
+        problem = f"has {stop - start} bytes, which {dtype} {shape} does not give"
+    if problem:
+        message = f"describes the tensor {name!r}, which {problem}"
+        raise Corrupt(message)
+    return start, stop, name
+
+
+def cut_safetensors(layout: Layout, size: int) -> Iterator[int]:
+    """Yield the lengths of the chunks of a safetensors file, in order; they add up to ``size``.
+
+    The header is cut from the data, each tensor from its neighbours, and a long one into blocks.
+    """
+    edges = [0, layout.data_start]
+    for start, stop in layout.tensors:
+        edges += (start, stop)
+    edges.append(size)
+    for start, stop in pairwise(edges):
+        yield from blocks(stop - start)
+
+
+def blocks(length: int) -> Iterator[int]:
+    """Yield the lengths of the blocks of one span."""
+    while length > 0:
+        yield min(length, BLOCK_BYTES)
+        length -= BLOCK_BYTES
+
+
+class ContentCutter:
+    """Cuts a stream where its content says (FastCDC, 1 MiB on average): an insertion moves only the cuts beside it."""
+
+    def __init__(self) -> None:
+        """Start at the beginning of a file."""
+        # Imported here: a push that finds nothing to do must not pay for it.
+        from pyfastcdc import FastCDC
+
+        self._cutter = FastCDC(avg_size=CONTENT_BYTES_AVERAGE, min_size=CONTENT_BYTES_MIN, max_size=BLOCK_BYTES)
+        self._rest = b""
+
+    def feed(self, data: bytes, *, last: bool) -> list[memoryview]:
+        """Return the chunks that are complete after these bytes; with ``last``, all that is left."""
+        whole = memoryview(self._rest + data if self._rest else data)
+        if not whole:
+            return []
+        cuts = [whole[piece.offset : piece.offset + piece.length] for piece in self._cutter.cut_buf(whole)]
+        # The last cut is where the buffer ended, not where the content said.
+        self._rest = b"" if last else bytes(cuts.pop())
+        return cuts

@@ -1,0 +1,136 @@
+"""``understudy failover``: the same engine as the Prefect deployment, and it works with the Prefect server dead."""
+
+from __future__ import annotations
+
+import getpass
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from understudy.errors import InvalidConfig, Refused
+from understudy.report import human_seconds
+
+if TYPE_CHECKING:
+    from understudy.command.root import Context
+    from understudy.command.screen import Screen
+    from understudy.failover.plan import Plan
+    from understudy.failover.telling import Event
+    from understudy.service import Service
+
+
+@click.group()
+def failover() -> None:
+    """Put the standby on stage: plan, run, status."""
+
+
+@failover.command("plan")
+@click.option("--to", "target", metavar="SITE", help="The site to become active; else the standby.")
+@click.pass_obj
+def plan(ctx: Context, target: str | None) -> int:
+    """Show what a failover would do now, what it would lose and how long it would take. Changes nothing.
+
+    Exit code 4 when a gate refuses; the plan says which, and how the risk can be taken by name.
+    """
+    from understudy.failover.decide import refused
+    from understudy.failover.engine import prepare
+    from understudy.failover.plan import render
+    from understudy.failover.plans import save_plan
+    from understudy.service import open_service
+
+    service = open_service(ctx.config)
+    role = service.settings.role_of(target) if target else service.standby()
+    made = prepare(service.world(role), target=role)
+    save_plan(service.register.store, made)
+    ctx.screen.result(made.model_dump(mode="json"), [render(made)])
+    return Refused.exit_code if refused(made.gates) else 0
+
+
+@failover.command("run")
+@click.argument("plan_id", metavar="[PLAN]", required=False)
+@click.option(
+    "--accept-loss", multiple=True, metavar="COMPONENT=DURATION", help="Accept this loss, such as vector_index=75m."
+)
+@click.option("--accept-unfenced", default="", metavar="REASON", help="Why the old writers are known to be stopped.")
+@click.option("--reason", default="", help="A ticket or a sentence; kept in the journal.")
+@click.option("--yes", is_flag=True, help="Do not ask for the service's name.")
+@click.pass_obj
+def run(ctx: Context, /, plan_id: str | None, **options: Any) -> None:  # noqa: ANN401 - click's own
+    """Run PLAN, or the newest fresh one; after an interruption the same command resumes."""
+    from understudy.failover.engine import run as run_plan
+    from understudy.failover.plan import render
+    from understudy.service import open_service
+
+    service = open_service(ctx.config)
+    chosen = find_plan(service, plan_id)
+    ctx.screen.say(render(chosen))
+    if not options["yes"]:
+        confirm(service)
+    acceptances = read_acceptances(options["accept_loss"], options["accept_unfenced"], options["reason"])
+    outcome = run_plan(
+        chosen,
+        service.world(chosen.target),
+        who=getpass.getuser(),
+        acceptances=acceptances,
+        progress=_shown_on(ctx.screen),
+    )
+    ctx.screen.result(asdict(outcome), [outcome.sentence, "next: understudy status"])
+
+
+@failover.command("status")
+@click.pass_obj
+def status(ctx: Context) -> None:
+    """Show who holds the epoch, where they are, what was done and what comes next."""
+    from understudy.failover.status import failover_status, render_status
+    from understudy.service import open_service
+
+    service = open_service(ctx.config)
+    names = {"home": service.settings.sites.home.name, "away": service.settings.sites.away.name}
+    found = failover_status(service.register, service.vault, names=names)  # type: ignore[arg-type]
+    ctx.screen.result(found.as_json(), [render_status(found)])
+
+
+def find_plan(service: Service, plan_id: str | None) -> Plan:
+    """Return a plan by its id, or the newest fresh one. Raises NotFound, Refused."""
+    from understudy.failover.plans import load_plan, newest_plan
+
+    store = service.register.store
+    if plan_id:
+        return load_plan(store, plan_id)
+    return newest_plan(store, service=service.name, now=service.register.now())
+
+
+def confirm(service: Service) -> None:
+    """Ask for the service's name. Raises Refused when something else was typed, or nobody is there to type."""
+    typed = click.prompt(f"type {service.name} to go on", default="", show_default=False, err=True)
+    if typed.strip() != service.name:
+        raise Refused(
+            f"{typed!r} is not {service.name}; nothing was changed", hint="type the service's name, or pass --yes"
+        )
+
+
+def read_acceptances(losses: tuple[str, ...], unfenced: str, reason: str) -> Any:  # noqa: ANN401 - Acceptances
+    """Read what a commander accepts. Raises InvalidConfig, Refused without a reason."""
+    from understudy.failover.decide import Acceptances
+    from understudy.settings import parse_duration
+
+    seconds: dict[str, float] = {}
+    for loss in losses:
+        component, _, text = loss.partition("=")
+        try:
+            seconds[component.strip()] = parse_duration(text).total_seconds()  # type: ignore[attr-defined]
+        except ValueError as error:
+            raise InvalidConfig(f"--accept-loss {loss}: {error}", hint="write it like vector_index=75m") from error
+    if seconds and not reason:
+        raise Refused("a loss is accepted with a reason", hint="add --reason INC-4711")
+    return Acceptances(loss_seconds=seconds, unfenced=unfenced, reason=reason)
+
+
+def event_line(event: Event) -> str:
+    """Return one line of a failover's progress."""
+    took = f"  {human_seconds(event.seconds)}" if event.what in ("done", "finished") else ""
+    return f"{event.stage:<9} {event.what:<8} {event.sentence}{took}"
+
+
+def _shown_on(screen: Screen) -> Any:  # noqa: ANN401 - a listener
+    return lambda event: screen.say(event_line(event))

@@ -1,0 +1,244 @@
+"""What to copy and what to rebuild, decided from what was seen: data in, data out, no I/O."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Literal
+
+from understudy.errors import Corrupt, Refused
+from understudy.features.interface import version_of
+from understudy.features.offline import kind_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from understudy.features.interface import Cell, Key, Pointer
+    from understudy.features.manifest import FileEntry, OfflineManifest
+    from understudy.objects.interface import ObjectInfo
+
+#: A catch-up writes cell by cell; beyond this many cells, and this share of all, a fresh table is quicker.
+CATCH_UP_CELLS_MIN = 2_000
+CATCH_UP_SHARE_MAX = 0.3
+_NAMED = 3
+
+
+@dataclass(frozen=True, slots=True)
+class WriterState:
+    """What a log writer last said of itself."""
+
+    writer: str
+    flushed_through: datetime
+    closed: bool
+
+    @classmethod
+    def from_json(cls, key: str, document: Any) -> WriterState:  # noqa: ANN401 - any JSON value
+        """Read ``writers/<writer>.json``. Raises Corrupt."""
+        try:
+            moment = datetime.fromisoformat(document["flushed_through"])
+            closed = document["closed"]
+            if moment.tzinfo is None or not isinstance(closed, bool):
+                raise ValueError(key)
+            return cls(str(document["writer"]), moment.astimezone(UTC), closed)
+        except (KeyError, TypeError, ValueError) as error:
+            message = f"{key} is no log writer's state"
+            raise Corrupt(message, hint="remove it when its writer is gone for good") from error
+
+
+def watermark_of(writers: Iterable[WriterState], *, now: datetime, before: datetime | None = None) -> datetime:
+    """Return the moment before which every acknowledged row lies in files that a listing made now would show.
+
+    Args:
+        writers: their states, read before the listing.
+        now: the source store's clock, asked before the writers were read.
+        before: an earlier watermark; what was once promised stays true.
+
+    A writer that died without closing holds the watermark where it was: nobody knows what it had promised since.
+    """
+    held = min((writer.flushed_through for writer in writers if not writer.closed), default=now)
+    return max(held, before) if before else held
+
+
+@dataclass(frozen=True, slots=True)
+class CopyPlan:
+    """What a replication has to do.
+
+    Attributes:
+        keep: files that are in the vault as they are at the source.
+        copy: objects to read: new, changed in place, or lost from the vault.
+        vanished: files that the source no longer has and that still count.
+        dropped: vanished files that no longer count, because they are within the limit.
+    """
+
+    keep: tuple[FileEntry, ...]
+    copy: tuple[ObjectInfo, ...]
+    vanished: tuple[FileEntry, ...]
+    dropped: tuple[FileEntry, ...]
+
+
+def plan_copy(
+    listing: Iterable[ObjectInfo], known: Iterable[FileEntry], stored: Mapping[str, int], *, deletes_max: int
+) -> CopyPlan:
+    """Compare the source's listing with the newest manifest and the vault's own listing.
+
+    Args:
+        listing: the source's objects.
+        known: the files of the newest manifest.
+        stored: size by key below ``offline/<view>/`` in the vault.
+        deletes_max: so many files may stop counting when the source no longer has them; if more vanished at once,
+            all of them are kept. Nothing is ever removed from the vault.
+    """
+    by_key = {file.key: file for file in known}
+    keep: list[FileEntry] = []
+    copy: list[ObjectInfo] = []
+    for info in listing:
+        if kind_of(info.key) is None:
+            continue
+        file = by_key.pop(info.key, None)
+        same = file is not None and (file.size, file.token) == (info.size, info.token)
+        if file is not None and same and stored.get(file.stored) == file.size:
+            keep.append(file)
+        else:
+            copy.append(info)
+    gone = tuple(by_key[key] for key in sorted(by_key))
+    if len(gone) <= deletes_max:
+        return CopyPlan(tuple(keep), tuple(copy), (), gone)
+    return CopyPlan(tuple(keep), tuple(copy), gone, ())
+
+
+@dataclass(frozen=True, slots=True)
+class RebuildPlan:
+    """What a rebuild has to do.
+
+    Attributes:
+        action: ``nothing``; ``finish`` (only the end of a rebuild that was stopped after its swap); ``catch_up``
+            (write what the added files brought onto the live table); ``full`` (a fresh table).
+        added: the files that a catch-up reads.
+        reason: why, for logs.
+    """
+
+    action: Literal["nothing", "finish", "catch_up", "full"]
+    added: tuple[FileEntry, ...] = ()
+    reason: str = ""
+
+
+def plan_rebuild(  # noqa: PLR0911 - one return a reason
+    pointer: Pointer | None,
+    live_exists: bool,  # noqa: FBT001 - an observation
+    manifest: OfflineManifest,
+    base: OfflineManifest | None,
+    as_of: str | None,
+) -> RebuildPlan:
+    """Decide how the online store comes to a manifest.
+
+    Args:
+        pointer: what is live.
+        live_exists: whether the live table is there.
+        manifest: what it has to come to.
+        base: the manifest that the live table was filled from, None when that is unknown.
+        as_of: ISO time of an explicit ``as_of``.
+    """
+    if pointer is None or not live_exists:
+        return RebuildPlan("full", reason="nothing is live yet")
+    if base is None or (pointer.sequence, pointer.manifest) != (base.sequence, base.digest):
+        return RebuildPlan("full", reason="the live table was not filled from this vault")
+    if (pointer.sequence, pointer.as_of, base.digest) == (manifest.sequence, as_of, manifest.digest):
+        action: Literal["nothing", "finish"] = "nothing" if pointer.carry_from is None else "finish"
+        return RebuildPlan(action, reason="the live table holds it already")
+    if as_of is not None or pointer.as_of is not None:
+        return RebuildPlan("full", reason="another time was asked for")
+    if pointer.set_aside:
+        return RebuildPlan("full", reason="rows that were set aside may count now")
+    now = {file.key: file.blake3 for file in manifest.files}
+    before = {file.key: file.blake3 for file in base.files}
+    if any(now.get(key) != digest for key, digest in before.items()) or manifest.sequence < base.sequence:
+        return RebuildPlan("full", reason="files changed or no longer count")
+    added = tuple(file for file in manifest.files if file.key not in before)
+    return RebuildPlan("catch_up", added, reason=f"{len(added)} files were added")
+
+
+def catch_up_is_cheaper(cells: int, live_cells: int) -> bool:
+    """Whether that many cells are better written one by one than by a fresh table."""
+    return cells <= CATCH_UP_CELLS_MIN or cells <= live_cells * CATCH_UP_SHARE_MAX
+
+
+def changed_partitions(before: Mapping[int, str], after: Mapping[int, str]) -> list[int]:
+    """Return the partitions whose digests differ, those that only one side has included, in order."""
+    return sorted(number for number in before.keys() | after.keys() if before.get(number) != after.get(number))
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """How cells of an online store differ from the truth.
+
+    Attributes:
+        newer: live writes that the truth does not know yet.
+        dropped: online values that the truth no longer has.
+        wrong: one sentence for each other difference.
+    """
+
+    newer: tuple[Cell, ...]
+    dropped: tuple[Cell, ...]
+    wrong: tuple[str, ...]
+
+
+def compare_cells(truth: Sequence[Cell], online: Sequence[Cell], *, newer_since_us: int) -> Comparison:
+    """Compare two sets of cells.
+
+    Args:
+        truth: what should be there.
+        online: what is there.
+        newer_since_us: a newer cell counts as a live write when it was created at or after this time (microseconds).
+    """
+    expected: dict[Key, Cell] = {cell.key: cell for cell in truth}
+    newer: list[Cell] = []
+    dropped: list[Cell] = []
+    wrong: list[str] = []
+    for cell in online:
+        wanted = expected.pop(cell.key, None)
+        if cell == wanted:
+            continue
+        later = wanted is None or version_of(cell) > version_of(wanted)
+        if later and cell.created_us >= newer_since_us:
+            newer.append(cell)
+            continue
+        name = f"{cell.entity}/{cell.feature}"
+        gone = wanted is None or wanted.value is None
+        if cell.value is not None and gone:
+            dropped.append(cell)
+            wrong.append(f"{name} is there, though it should not be")
+        elif wanted is None:
+            wrong.append(f"{name} has a tombstone that the truth does not know")
+        elif (cell.event_us, cell.created_us) != (wanted.event_us, wanted.created_us):
+            age = "newer" if later else "older"
+            wrong.append(f"{name} is of {iso(cell.event_us)}, {age} than the truth's {iso(wanted.event_us)}")
+        else:
+            wrong.append(f"{name} is {shorten(cell.value)}, not {shorten(wanted.value)}")
+    wrong.extend(f"{cell.entity}/{cell.feature} is missing" for cell in expected.values())
+    return Comparison(tuple(newer), tuple(dropped), tuple(wrong))
+
+
+def name_first(wrong: Sequence[str]) -> str:
+    """Return the first differences as a sentence names them."""
+    rest = len(wrong) - _NAMED
+    return "; ".join(wrong[:_NAMED]) + (f"; and {rest} more" if rest > 0 else "")
+
+
+def check_deletions(name: str, count: int, deletes_max: int) -> None:
+    """Raise Refused when a rebuild would drop more than its limit."""
+    if count > deletes_max:
+        message = f"refused: {name} would lose {count:,} values, the limit is {deletes_max:,}; nothing was changed"
+        raise Refused(
+            message,
+            hint="if that is meant, raise limits.deletes_max for one run; if not, rebuild as of an earlier time",
+        )
+
+
+def iso(moment_us: int) -> str:
+    """Return microseconds since 1970 as people and stores read them."""
+    return datetime.fromtimestamp(moment_us / 1_000_000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def shorten(value: str | None) -> str:
+    """Return a value short enough for an error."""
+    return "deleted" if value is None else value if len(value) <= 40 else value[:37] + "..."

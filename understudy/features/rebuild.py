@@ -1,0 +1,528 @@
+"""The online store from the vault's offline store: filled fresh or caught up, proven by reading it back, then live."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from blake3 import blake3
+
+from understudy.errors import Corrupt, NotFound, NotReady, UnderstudyError
+from understudy.features.digest import PARTITIONS, chain_digest, partition_digest, root_digest
+from understudy.features.interface import Pointer, micros, version_of
+from understudy.features.manifest import OfflineManifest, data_prefix, manifest_for, read_manifest
+from understudy.features.offline import LocalFile, Truth, read_truth
+from understudy.features.plan import (
+    catch_up_is_cheaper,
+    changed_partitions,
+    check_deletions,
+    compare_cells,
+    name_first,
+    plan_rebuild,
+)
+from understudy.features.spill import Spill
+from understudy.report import Progress, Report, human_seconds, quiet
+from understudy.vault.lanes import each
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from understudy.features.interface import Cell, OnlineStore
+    from understudy.features.manifest import FileEntry
+    from understudy.vault.store import Vault
+
+logger = logging.getLogger("understudy.features")
+
+#: Event times later than the watermark by more than this are set aside: they would win for ever.
+EVENT_AHEAD_MAX = timedelta(hours=24)
+#: A live write is stamped before it is acknowledged: so much earlier than the watermark it may still be unreplicated.
+STAMPED_AHEAD_MAX = timedelta(seconds=60)
+_LANES = 8
+_PIECE_BYTES = 8 << 20
+_CARRY_CELLS = 1_000
+_KEPT_GENERATIONS = 2
+
+
+@dataclass(frozen=True, slots=True)
+class _Filled:
+    """What a truth amounts to: partition digests, values, entities that have one, tombstones."""
+
+    digests: dict[int, str]
+    cells: int
+    entities: int
+    tombstones: int
+
+
+def rebuild(
+    vault: Vault,
+    target: OnlineStore,
+    *,
+    view: str,
+    as_of: datetime | None = None,
+    deletes_max: int = 100,
+    full: bool = False,
+    progress: Progress = quiet,
+) -> Report:
+    """Bring an online store to what the vault knows of a view.
+
+    When only files were added since the live table was filled, what they brought is written onto it, newest wins, and
+    read back (catch-up). Else a fresh table is filled, read back whole, given the live writes that the vault does not
+    know yet, and made live by compare-and-set; the table that was live before is kept, older ones are dropped. Killed
+    anywhere, the old table goes on serving or the new one does, and the next run completes.
+
+    Args:
+        vault: holds the offline store.
+        target: the online store.
+        view: the view's name.
+        as_of: None takes all that is replicated; a moment (aware) takes what was known then: rows whose event and
+            created times are not later. Live writes that began after the start of this run are carried over.
+        deletes_max: how many values may vanish online without being asked.
+        full: fill a fresh table even when that is not needed.
+        progress: told the cells written and read back.
+
+    Raises:
+        NotReady: nothing was replicated yet, or not through ``as_of``.
+        Refused: more values than ``deletes_max`` would vanish; the live table was not touched.
+        Corrupt: a file of the vault, or what the online store gave back, is not what it has to be.
+        Conflict: another rebuild of this store was quicker.
+    """
+    started = time.monotonic()
+    # Of an explicit as_of, what the live table got before this run is meant to be undone.
+    carry_since = micros(datetime.now(UTC)) if as_of is not None else 0
+    manifest, watermark = manifest_for(vault, view, as_of)
+    if as_of is None:
+        carry_since = micros(watermark - STAMPED_AHEAD_MAX)
+    pointer = target.pointer()
+    generations = target.generations() if pointer else []
+    live = pointer is not None and pointer.generation in generations
+    plan = plan_rebuild(pointer, live, manifest, _base(vault, view, pointer), _iso(as_of))
+    logger.info("%s: %s (%s)", view, plan.action, plan.reason)
+    run = _Run(vault, target, manifest, watermark, as_of, carry_since, deletes_max, started, progress)
+    if full and plan.action != "finish":
+        return run.full(pointer if live else None, pointer)
+    if plan.action in ("nothing", "finish") and pointer is not None:
+        if plan.action == "finish":
+            pointer = run.finish(pointer)
+        return run.unchanged(pointer)
+    if plan.action == "catch_up" and pointer is not None:
+        if pointer.carry_from is not None:
+            pointer = run.finish(pointer)
+        report = run.catch_up(pointer, plan.added)
+        if report is not None:
+            return report
+    return run.full(pointer if live else None, pointer)
+
+
+def verify(
+    vault: Vault, target: OnlineStore, *, view: str, as_of: datetime | None = None, progress: Progress = quiet
+) -> Report:
+    """Read the live table back whole and compare it with the offline truth it claims to hold, by digest.
+
+    Live writes that the vault does not know yet are newer than the truth; they are counted, not held against it.
+
+    Args:
+        vault: holds the offline store.
+        target: the online store.
+        view: the view's name.
+        as_of: None: what the live table says of itself; else that moment.
+        progress: told the cells read.
+
+    Raises:
+        NotReady: nothing is live, or the vault does not hold what it was filled from.
+        Corrupt: it differs; the error names the first differing cells.
+    """
+    started = time.monotonic()
+    pointer = target.pointer()
+    if pointer is None:
+        message = f"{target.vendor} {target.name} holds nothing yet"
+        raise NotReady(message, hint="rebuild it", next_command="understudy features rebuild")
+    manifest = _base(vault, view, pointer)
+    if manifest is None or manifest.digest != pointer.manifest:
+        message = f"{target.vendor} {target.name} was not filled from the vault {vault.url}"
+        raise NotReady(message, hint="rebuild it from there", next_command="understudy features rebuild")
+    moment = as_of if as_of is not None else datetime.fromisoformat(pointer.as_of) if pointer.as_of else None
+    with _scratch() as directory:
+        truth = _truth(vault, manifest, manifest.files, moment, directory)
+        online = _scan(target, pointer.generation, directory, "online", progress)
+        filled = _summary(truth.cells)
+        found = {number: partition_digest(cells) for number, cells in online.partitions()}
+        newer = 0
+        wrong: list[str] = []
+        for number in changed_partitions(filled.digests, found):
+            difference = compare_cells(
+                truth.cells.partition(number), online.partition(number), newer_since_us=pointer.carry_since_us
+            )
+            newer += len(difference.newer)
+            wrong.extend(difference.wrong)
+    if wrong:
+        message = (
+            f"{target.vendor} {target.name}: {len(wrong):,} of {filled.cells:,} cells differ from the offline truth: "
+            f"{name_first(wrong)}"
+        )
+        raise Corrupt(message, hint="rebuild it from the vault", next_command=f"understudy features rebuild {view}")
+    stamp = pointer.as_of or pointer.watermark or manifest.watermark.isoformat()
+    extra = f" but for {newer:,} newer live writes" if newer else ""
+    return Report(
+        noun="features",
+        name=view,
+        verdict="unchanged",
+        sentence=(
+            f"{view}: {filled.cells:,} cells of {filled.entities:,} entities in {target.vendor} as of {_clock(stamp)}; "
+            f"digest equal{extra}"
+        ),
+        items_total=filled.cells,
+        seconds=time.monotonic() - started,
+        watermark=datetime.fromisoformat(pointer.watermark) if pointer.watermark else manifest.watermark,
+        version=str(pointer.sequence),
+        proven="digest",
+        details={
+            "digest": root_digest(filled.digests),
+            "entities": filled.entities,
+            "tombstones": filled.tombstones,
+            "newer": newer,
+            "generation": pointer.generation,
+        },
+    )
+
+
+def read_offline(vault: Vault, *, view: str, as_of: datetime | None = None) -> list[Cell]:
+    """Return the truth itself, sorted by (entity, feature), tombstones included: for proofs and small views.
+
+    Raises NotReady, Corrupt.
+    """
+    manifest, _ = manifest_for(vault, view, as_of)
+    with _scratch() as directory:
+        truth = _truth(vault, manifest, manifest.files, as_of, directory)
+        return sorted(cell for _, cells in truth.cells.partitions() for cell in cells)
+
+
+class _Run:
+    """One rebuild under way."""
+
+    def __init__(
+        self,
+        vault: Vault,
+        target: OnlineStore,
+        manifest: OfflineManifest,
+        watermark: datetime,
+        as_of: datetime | None,
+        carry_since_us: int,
+        deletes_max: int,
+        started: float,
+        progress: Progress,
+    ) -> None:
+        self.vault = vault
+        self.target = target
+        self.manifest = manifest
+        self.watermark = watermark
+        self.as_of = as_of
+        self.carry_since_us = carry_since_us
+        self.deletes_max = deletes_max
+        self.started = started
+        self.progress = progress
+
+    @property
+    def name(self) -> str:
+        return self.manifest.view
+
+    def full(self, blue: Pointer | None, expected: Pointer | None) -> Report:
+        """Fill a fresh table, prove it, make it live. ``blue`` is what is live, if its table is there."""
+        generations = self.target.generations()
+        for unfinished in generations:  # of a run that was killed before its swap
+            if unfinished > (expected.generation if expected else 0):
+                self.target.drop_generation(unfinished)
+        green = max([*generations, expected.generation if expected else 0], default=0) + 1
+        with _scratch() as directory:
+            truth = _truth(self.vault, self.manifest, self.manifest.files, self.as_of, directory)
+            self.target.create_generation(green)
+            try:
+                filled = self._fill(green, truth, directory)
+                carried = self._carry_before(blue, green, truth, directory) if blue else 0
+            except UnderstudyError:
+                with suppress(UnderstudyError):
+                    self.target.drop_generation(green)
+                raise
+        pointer = Pointer(
+            revision=expected.revision + 1 if expected else 1,
+            generation=green,
+            sequence=self.manifest.sequence,
+            manifest=self.manifest.digest,
+            as_of=_iso(self.as_of),
+            watermark=self.watermark.isoformat(),
+            digest=root_digest(filled.digests),
+            cells=filled.cells,
+            set_aside=truth.set_aside,
+            carry_from=blue.generation if blue else None,
+            carry_since_us=self.carry_since_us,
+        )
+        self.target.move_pointer(pointer, expected=expected)
+        if blue:
+            pointer = self.finish(pointer)
+        self._drop_old(pointer)
+        return self._report(
+            f"{filled.cells:,} cells of {filled.entities:,} entities rebuilt into",
+            pointer,
+            items_total=filled.cells,
+            items_new=filled.cells,
+            details={
+                "mode": "full",
+                "entities": filled.entities,
+                "tombstones": filled.tombstones,
+                "carried": carried,
+            },
+        )
+
+    def _fill(self, green: int, truth: Truth, directory: Path) -> _Filled:
+        """Write the truth, then read it back and compare partition by partition."""
+        written = _summary(truth.cells)
+        cells = (cell for _, partition in truth.cells.partitions() for cell in partition)
+        self.target.fill(green, cells, progress=self.progress)
+        online = _scan(self.target, green, directory, "green", self.progress)
+        found = {number: partition_digest(partition) for number, partition in online.partitions()}
+        wrong: list[str] = []
+        for number in changed_partitions(written.digests, found):
+            wrong.extend(
+                compare_cells(truth.cells.partition(number), online.partition(number), newer_since_us=1 << 62).wrong
+            )
+        if wrong or found != written.digests:
+            message = (
+                f"{self.target.vendor} {self.target.name} gave back other cells than were written: {name_first(wrong)}"
+            )
+            raise Corrupt(message, hint="run again; the live table was not touched")
+        return written
+
+    def _carry_before(self, blue: Pointer, green: int, truth: Truth, directory: Path) -> int:
+        """Count what would vanish, and give green the live writes that the truth does not know."""
+        online = _scan(self.target, blue.generation, directory, "blue", self.progress)
+        carried: list[Cell] = []
+        count = dropped = 0
+        for number in range(PARTITIONS):
+            if cells := online.partition(number):
+                difference = compare_cells(truth.cells.partition(number), cells, newer_since_us=self.carry_since_us)
+                carried.extend(difference.newer)
+                dropped += len(difference.dropped)
+        check_deletions(f"{self.target.vendor} {self.target.name}", dropped, self.deletes_max)
+        for start in range(0, len(carried), _CARRY_CELLS):
+            count += self.target.write_newer(green, carried[start : start + _CARRY_CELLS])
+        return count
+
+    def finish(self, pointer: Pointer) -> Pointer:
+        """After a swap: bring over what was written to the old table until the swap, then say that it is done."""
+        if pointer.carry_from is None:
+            return pointer
+        late: list[Cell] = []
+        with suppress(NotFound):  # it was dropped by hand: nothing is left to bring over
+            for cell in self.target.scan(pointer.carry_from):
+                if cell.created_us >= pointer.carry_since_us:
+                    late.append(cell)
+                if len(late) >= _CARRY_CELLS:
+                    self._carry_late(pointer, late)
+                    late = []
+            self._carry_late(pointer, late)
+        done = pointer.moved(carry_from=None)
+        self.target.move_pointer(done, expected=pointer)
+        return done
+
+    def _carry_late(self, pointer: Pointer, late: list[Cell]) -> None:
+        if late:
+            held = self.target.read_keys(pointer.generation, [cell.key for cell in late])
+            newer = [cell for cell in late if cell.key not in held or version_of(held[cell.key]) < version_of(cell)]
+            if newer:
+                self.target.write_newer(pointer.generation, newer)
+
+    def _drop_old(self, pointer: Pointer) -> None:
+        older = [generation for generation in self.target.generations() if generation < pointer.generation]
+        for generation in older[: len(older) - (_KEPT_GENERATIONS - 1)]:
+            self.target.drop_generation(generation)
+
+    def catch_up(self, pointer: Pointer, added: Sequence[FileEntry]) -> Report | None:
+        """Write what the added files brought onto the live table and read it back; None when a full one is better."""
+        with _scratch() as directory:
+            truth = _truth(self.vault, self.manifest, added, None, directory)
+            if truth.set_aside or not catch_up_is_cheaper(truth.cells.added, pointer.cells):
+                return None
+            cells = [cell for _, partition in truth.cells.partitions() for cell in partition]
+        keys = [cell.key for cell in cells]
+        before = self.target.read_keys(pointer.generation, keys)
+        newer = [cell for cell in cells if cell.key not in before or version_of(before[cell.key]) < version_of(cell)]
+        vanishing = sum(1 for cell in newer if cell.value is None and _alive(before.get(cell.key)))
+        check_deletions(f"{self.target.vendor} {self.target.name}", vanishing, self.deletes_max)
+        if newer:
+            self.target.write_newer(pointer.generation, newer)
+            self.progress(self.target.name, len(newer), len(newer), "cells")
+        held = self.target.read_keys(pointer.generation, keys)
+        # A cell that is newer than the file's is either one more of these files' or a live write.
+        wrong = [
+            line
+            for cell in cells
+            if cell.key not in held or version_of(held[cell.key]) <= version_of(cell)
+            for line in compare_cells([cell], [held[cell.key]] if cell.key in held else [], newer_since_us=0).wrong
+        ]
+        if wrong:
+            what = f"{self.target.vendor} {self.target.name}"
+            message = f"{what} gave back other cells than were written: {name_first(wrong)}"
+            raise Corrupt(message, hint="rebuild it whole", next_command=f"understudy features rebuild {self.name}")
+        moved = pointer.moved(
+            sequence=self.manifest.sequence,
+            manifest=self.manifest.digest,
+            watermark=self.watermark.isoformat(),
+            digest=chain_digest(pointer.digest, cells),
+            carry_since_us=self.carry_since_us,
+        )
+        self.target.move_pointer(moved, expected=pointer)
+        entities = len({cell.entity for cell in cells})
+        return self._report(
+            f"{len(cells):,} changed cells of {entities:,} entities brought into",
+            moved,
+            items_total=len(cells),
+            items_new=len(newer),
+            details={"mode": "catch_up", "entities": entities, "files": len(added)},
+        )
+
+    def unchanged(self, pointer: Pointer) -> Report:
+        return Report(
+            noun="features",
+            name=self.name,
+            verdict="unchanged",
+            sentence=f"{self.name}: unchanged, {self.target.vendor} has all as of {_clock(self._stamp())}",
+            items_total=pointer.cells,
+            seconds=time.monotonic() - self.started,
+            watermark=self.watermark,
+            version=str(pointer.sequence),
+            details={"mode": "nothing", "digest": pointer.digest, "generation": pointer.generation},
+        )
+
+    def _stamp(self) -> str:
+        return _iso(self.as_of) or self.watermark.isoformat()
+
+    def _report(
+        self,
+        what: str,
+        pointer: Pointer,
+        *,
+        items_total: int,
+        items_new: int,
+        details: dict[str, int | str],
+    ) -> Report:
+        seconds = time.monotonic() - self.started
+        aside = f"; {pointer.set_aside:,} rows of the far future set aside" if pointer.set_aside else ""
+        return Report(
+            noun="features",
+            name=self.name,
+            verdict="changed",
+            sentence=(
+                f"{self.name}: {what} {self.target.vendor} as of {_clock(self._stamp())} in {human_seconds(seconds)}; "
+                f"digest equal{aside}"
+            ),
+            items_total=items_total,
+            items_new=items_new,
+            seconds=seconds,
+            watermark=self.watermark,
+            version=str(pointer.sequence),
+            proven="digest",
+            details={
+                **details,
+                "digest": pointer.digest,
+                "generation": pointer.generation,
+                "set_aside": pointer.set_aside,
+            },
+        )
+
+
+def _base(vault: Vault, view: str, pointer: Pointer | None) -> OfflineManifest | None:
+    """Return the manifest that a live table says it was filled from."""
+    if pointer is None or not pointer.sequence:
+        return None
+    with suppress(NotFound):
+        return read_manifest(vault, view, pointer.sequence)
+    return None
+
+
+def _truth(
+    vault: Vault, manifest: OfflineManifest, files: Sequence[FileEntry], as_of: datetime | None, directory: Path
+) -> Truth:
+    """Fetch files of a manifest and read the newest cells from them. The limit on the future is the manifest's own."""
+    local = _fetch(vault, manifest.view, files, directory)
+    return read_truth(
+        local,
+        directory,
+        as_of_us=micros(as_of) if as_of is not None else None,
+        event_us_max=micros(manifest.watermark + EVENT_AHEAD_MAX),
+    )
+
+
+def _fetch(vault: Vault, view: str, files: Sequence[FileEntry], directory: Path) -> list[LocalFile]:
+    """Copy files of the vault to disk, checking length and BLAKE3. Raises Corrupt with the file's name."""
+
+    def fetch(number: int, file: FileEntry) -> LocalFile:
+        key = f"{data_prefix(view)}{file.stored}"
+        path = directory / f"{number:08d}.parquet"
+        hasher = blake3()
+        try:
+            with path.open("wb") as out:
+                for start in range(0, file.size, _PIECE_BYTES):
+                    piece = vault.store.get_range(key, start, min(_PIECE_BYTES, file.size - start))
+                    hasher.update(piece)
+                    out.write(piece)
+        except NotFound as error:
+            message = f"{key} is missing from the vault {vault.url}"
+            raise Corrupt(message, hint="replicate the offline store again: what is missing is sent again") from error
+        if hasher.hexdigest() != file.blake3:
+            message = f"{key} in the vault {vault.url} is damaged: its BLAKE3 is not the manifest's"
+            raise Corrupt(message, hint="remove it and replicate the offline store again")
+        return LocalFile(file.key, path)
+
+    with ThreadPoolExecutor(_LANES) as pool:
+        jobs = (partial(fetch, number, file) for number, file in enumerate(files))
+        return list(each(pool, jobs, ahead=_LANES * 2))
+
+
+def _scan(target: OnlineStore, generation: int, directory: Path, name: str, progress: Progress) -> Spill:
+    spill = Spill(directory, name)
+    batch: list[Cell] = []
+    for cell in target.scan(generation):
+        batch.append(cell)
+        if len(batch) >= _CARRY_CELLS:
+            spill.add(batch)
+            batch.clear()
+            progress(f"{target.name} read back", spill.added, None, "cells")
+    spill.add(batch)
+    return spill
+
+
+def _summary(cells: Spill) -> _Filled:
+    digests: dict[int, str] = {}
+    values = entities = tombstones = 0
+    for number, partition in cells.partitions():
+        digests[number] = partition_digest(partition)
+        alive = [cell for cell in partition if cell.value is not None]
+        values += len(alive)
+        tombstones += len(partition) - len(alive)
+        entities += len({cell.entity for cell in alive})
+    return _Filled(digests, values, entities, tombstones)
+
+
+def _alive(cell: Cell | None) -> bool:
+    return cell is not None and cell.value is not None
+
+
+def _iso(moment: datetime | None) -> str | None:
+    return moment.astimezone(UTC).isoformat() if moment else None
+
+
+def _clock(moment: str) -> str:
+    return f"{datetime.fromisoformat(moment).astimezone(UTC):%H:%M:%SZ}"
+
+
+@contextmanager
+def _scratch() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="understudy-") as directory:
+        yield Path(directory)

@@ -1,0 +1,272 @@
+"""An object store in a folder: ``file:///path``. For a disk that is mounted, for tests, and for restoring by hand.
+
+An object is a plain file of the same name below the folder. What is half written has a name in ``.understudy`` there,
+which no listing shows. Whole files appear by link (create) or rename (put, replace), both atomic in POSIX.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import secrets
+import stat
+import threading
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from understudy.errors import Conflict, Corrupt, Denied, NotFound, Unreachable, Unsupported
+from understudy.objects.interface import Abilities, ObjectInfo
+from understudy.objects.parts import exactly
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from understudy.errors import UnderstudyError
+
+_OWN_FOLDER = ".understudy"
+_MAKE_TRIES = 5
+_NANOSECONDS = 1_000_000_000
+
+
+class FileStore:
+    """Objects as files below a folder, which must exist. Keeps no versions.
+
+    Several processes may use one folder, if its file system has POSIX locks and hard links (local disks, NFSv4).
+
+    Args:
+        folder: absolute path of the folder; a store's prefix is simply a deeper folder.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        """Name the folder; it is looked for at each call."""
+        self._root = Path(folder).absolute()
+        self.url = f"file://{self._root}"
+        self.abilities = Abilities(versions=False, lists_crc32c=False)
+
+    def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
+        """Yield every object whose key starts with prefix, sorted."""
+        above = prefix.rpartition("/")[0]
+        try:
+            self._check_root()
+            found = sorted(_walk(self._root / above, above + "/" if above else "", prefix), key=_in_bytes)
+        except OSError as error:
+            raise self._translate(error, prefix) from error
+        return iter(found)
+
+    def list_versions(self, prefix: str = "") -> Iterator[ObjectInfo]:
+        """Do the same as ``list``: there are no versions here."""
+        return self.list(prefix)
+
+    def head(self, key: str) -> ObjectInfo:
+        """Describe one object. Raises NotFound."""
+        try:
+            status = self._path(key).stat()
+        except OSError as error:
+            raise self._translate(error, key) from error
+        if not stat.S_ISREG(status.st_mode):
+            raise self._missing(key)
+        return _info(key, status)
+
+    def get(self, key: str, *, version: str | None = None) -> bytes:
+        """Return all bytes. Raises NotFound, Corrupt."""
+        return self._read(key, 0, None, version)
+
+    def get_range(self, key: str, start: int, length: int, *, version: str | None = None) -> bytes:
+        """Return exactly ``length`` bytes from ``start``. Raises NotFound, Corrupt."""
+        return self._read(key, start, length, version)
+
+    def create(self, key: str, data: bytes) -> ObjectInfo:
+        """Write only if nothing is there. Raises Conflict."""
+        return self.replace(key, data, expected=None)
+
+    def replace(self, key: str, data: bytes, *, expected: str | None) -> ObjectInfo:
+        """Write only if the key's token is ``expected``. Raises Conflict."""
+        return self._publish(key, (data,), len(data), expected=expected, conditional=True)
+
+    def put(self, key: str, data: bytes) -> ObjectInfo:
+        """Write without a condition."""
+        return self._publish(key, (data,), len(data))
+
+    def put_stream(self, key: str, parts: Iterable[bytes], size: int) -> ObjectInfo:
+        """Write from parts; raises Corrupt and writes nothing when they do not add up to ``size``."""
+        return self._publish(key, parts, size)
+
+    def delete(self, key: str) -> None:
+        """Remove the object, and the folders that it leaves empty."""
+        path = self._path(key)
+        try:
+            with self._lock():
+                path.unlink(missing_ok=True)
+                for folder in path.parents:
+                    if folder == self._root:
+                        break
+                    folder.rmdir()
+        except NotADirectoryError:
+            return
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT, errno.EISDIR):
+                raise self._translate(error, key) from error
+            self._check_root()
+
+    def now(self) -> datetime:
+        """Return this machine's clock, which also stamps the files."""
+        return datetime.now(UTC)
+
+    def _path(self, key: str) -> Path:
+        segments = key.split("/")
+        if any(segment in ("", ".", "..") for segment in segments) or "\0" in key or segments[0] == _OWN_FOLDER:
+            message = f"{key!r} cannot be a file's name below {self._root}"
+            raise Unsupported(message, hint="use keys without empty parts, . and ..")
+        return self._root.joinpath(*segments)
+
+    def _check_root(self) -> None:
+        if not self._root.is_dir():
+            message = f"the folder {self._root} does not exist"
+            raise NotFound(message, hint="mount it or make it", next_command=f"mkdir -p {self._root}")
+
+    def _read(self, key: str, start: int, length: int | None, version: str | None) -> bytes:
+        if version is not None:
+            message = f"{self.url} keeps no versions"
+            raise Unsupported(message, hint="read the object without a version")
+        try:
+            with self._path(key).open("rb") as file:
+                wanted = os.fstat(file.fileno()).st_size if length is None else length
+                file.seek(start)
+                data = file.read(wanted)
+        except IsADirectoryError:
+            raise self._missing(key) from None
+        except OSError as error:
+            raise self._translate(error, key) from error
+        if len(data) != wanted:
+            message = f"{key} in {self.url} ends before byte {start + wanted}"
+            raise Corrupt(message, hint="it is shorter than what refers to it says")
+        return data
+
+    def _publish(
+        self, key: str, parts: Iterable[bytes], size: int, *, expected: str | None = None, conditional: bool = False
+    ) -> ObjectInfo:
+        path = self._path(key)
+        temporary = self._root / _OWN_FOLDER / f"{os.getpid()}-{threading.get_ident()}-{secrets.token_hex(8)}"
+        try:
+            self._check_root()
+            temporary.parent.mkdir(exist_ok=True)
+            try:
+                _write(temporary, key, parts, size)
+                with self._lock():
+                    if conditional:
+                        self._check_token(path, key, expected)
+                    # The lock makes this stamp grow with every write, so that it can be the token.
+                    stamp = time.time_ns()
+                    os.utime(temporary, ns=(stamp, stamp))
+                    self._move(temporary, path, only_if_absent=conditional and expected is None)
+                    status = path.stat()
+                _sync_folder(path.parent)
+            finally:
+                temporary.unlink(missing_ok=True)
+        except FileExistsError as error:
+            message = f"{key} in {self.url} was there already"
+            raise Conflict(message) from error
+        except OSError as error:
+            raise self._translate(error, key) from error
+        return _info(key, status)
+
+    def _check_token(self, path: Path, key: str, expected: str | None) -> None:
+        try:
+            token = _info(key, path.stat()).token
+        except (FileNotFoundError, NotADirectoryError):
+            token = None
+        if token != expected:
+            what = "was there already" if expected is None else "was changed"
+            raise Conflict(f"{key} in {self.url} {what}")
+
+    def _move(self, temporary: Path, path: Path, *, only_if_absent: bool) -> None:
+        for remaining in reversed(range(_MAKE_TRIES)):
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                if only_if_absent:
+                    os.link(temporary, path)
+                else:
+                    temporary.replace(path)
+            except FileNotFoundError:  # a folder was emptied and removed by another process meanwhile
+                if not remaining:
+                    raise
+            else:
+                return
+
+    @contextlib.contextmanager
+    def _lock(self) -> Iterator[None]:
+        """Hold the folder's lock against other threads and processes; the kernel lets go when the holder dies."""
+        self._check_root()
+        own = self._root / _OWN_FOLDER
+        own.mkdir(exist_ok=True)
+        descriptor = os.open(own / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)
+
+    def _missing(self, key: str) -> NotFound:
+        return NotFound(f"{key} is not in {self.url}")
+
+    def _translate(self, error: OSError, key: str) -> UnderstudyError:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR) and self._root.is_dir():
+            return self._missing(key)
+        if error.errno == errno.ENOENT:
+            return NotFound(f"the folder {self._root} does not exist", hint="mount it or make it")
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            return Denied(f"{key} in {self.url} is not allowed: {error.strerror}", hint="look at the folder's owner")
+        if error.errno in (errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ENOTEMPTY):
+            return Unsupported(f"{key!r} cannot be a file's name in {self.url}: {error.strerror}")
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return Unreachable(f"{self.url} is full", hint="make room and run again")
+        return Unreachable(f"{self.url} does not answer: {error.strerror}", hint="look at the disk")
+
+
+def _info(key: str, status: os.stat_result) -> ObjectInfo:
+    modified = datetime.fromtimestamp(status.st_mtime_ns / _NANOSECONDS, UTC)
+    return ObjectInfo(key, status.st_size, f"{status.st_mtime_ns:x}-{status.st_ino:x}", None, modified)
+
+
+def _in_bytes(info: ObjectInfo) -> bytes:
+    return os.fsencode(info.key)
+
+
+def _walk(folder: Path, above: str, prefix: str) -> Iterator[ObjectInfo]:
+    """Yield the objects in a folder and below it, in no order; ``above`` is the folder's own part of their keys."""
+    try:
+        entries = list(os.scandir(folder))
+    except (FileNotFoundError, NotADirectoryError):
+        return  # deleted meanwhile, or nothing has this prefix
+    for entry in entries:
+        key = above + entry.name
+        if key == _OWN_FOLDER:
+            continue
+        if entry.is_dir():
+            if key.startswith(prefix) or prefix.startswith(key + "/"):
+                yield from _walk(folder / entry.name, key + "/", prefix)
+        elif key.startswith(prefix):
+            with contextlib.suppress(FileNotFoundError):
+                status = entry.stat()
+                if stat.S_ISREG(status.st_mode):
+                    yield _info(key, status)
+
+
+def _write(path: Path, key: str, parts: Iterable[bytes], size: int) -> None:
+    with path.open("xb") as file:
+        for part in exactly(parts, size, key):
+            file.write(part)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

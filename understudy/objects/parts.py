@@ -1,0 +1,47 @@
+"""The parts of a stream on their way into a store."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from understudy.errors import Corrupt
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+
+def exactly(parts: Iterable[bytes], size: int, key: str) -> Iterator[bytes]:
+    """Yield the parts; raise Corrupt as soon as they are more than ``size`` bytes, or at their end when fewer."""
+    seen = 0
+    hint = "the source changed while it was read; run again"
+    for part in parts:
+        seen += len(part)
+        if seen > size:
+            raise Corrupt(f"{key} was to have {size} bytes and more came", hint=hint)
+        yield part
+    if seen != size:
+        raise Corrupt(f"{key} was to have {size} bytes and {seen} came", hint=hint)
+
+
+def regroup(parts: Iterable[bytes], count: int) -> Iterator[bytes]:
+    """Yield the same bytes in chunks of ``count``, copied once; the last one has up to that many, and may be empty.
+
+    The last chunk comes only after the parts are exhausted: sending it may be what makes an object visible.
+    """
+    held: list[memoryview] = []
+    size = 0
+    for part in parts:
+        held.append(memoryview(part))
+        size += len(part)
+        while size > count:
+            chunk: list[memoryview] = []
+            missing = count
+            while missing:
+                chunk.append(held[0][:missing])
+                held[0] = held[0][missing:]
+                missing -= len(chunk[-1])
+                if not held[0]:
+                    del held[0]
+            yield b"".join(chunk)
+            size -= count
+    yield b"".join(held)

@@ -1,0 +1,361 @@
+"""Amazon S3, or what speaks it, as an object store: ``s3://bucket/prefix``.
+
+https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-writes.html. The ETag is the token: it changes when
+the bytes do, so writing the same bytes again is no change to a compare-and-set.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    ConnectTimeoutError,
+    EndpointConnectionError,
+    HTTPClientError,
+    IncompleteReadError,
+    NoCredentialsError,
+    ResponseStreamingError,
+    SSLError,
+)
+from botocore.exceptions import (
+    ConnectionError as BotoConnectionError,
+)
+
+from understudy.errors import (
+    Conflict,
+    Corrupt,
+    Denied,
+    InvalidConfig,
+    NotFound,
+    Permanent,
+    Throttled,
+    UnderstudyError,
+    Unreachable,
+)
+from understudy.objects.attempts import CutShort, NeverSent, persist, persist_write
+from understudy.objects.interface import Abilities, ObjectInfo
+from understudy.objects.parts import exactly, regroup
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from mypy_boto3_s3 import S3Client
+
+Result = TypeVar("Result")
+
+_PAGE_MAX = 1000
+_PART_BYTES_MIN = 8 << 20
+_PARTS_MAX = 10_000
+_MEBIBYTE = 1 << 20
+_DENIED = ("AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken")
+_THROTTLED = ("SlowDown", "Throttling", "ThrottlingException", "TooManyRequests", "RequestLimitExceeded")
+_BUSY = ("ConditionalRequestConflict", "OperationAborted")
+_MISSING = ("NoSuchKey", "NoSuchVersion")
+
+
+class S3Store:
+    """A bucket, or a prefix of one.
+
+    Args:
+        bucket: the bucket's name.
+        prefix: what every key is below, such as ``models/``; empty is the whole bucket.
+        client: see ``understudy.clouds.aws.client``; it must not try again by itself.
+        page_max: rows asked for in one page of a listing.
+    """
+
+    def __init__(self, bucket: str, prefix: str = "", *, client: S3Client, page_max: int = _PAGE_MAX) -> None:
+        """Name the place; nothing is asked yet."""
+        self._prefix = prefix.strip("/") + "/" if prefix.strip("/") else ""
+        self.url = f"s3://{bucket}/{self._prefix}".rstrip("/")
+        self._bucket = bucket
+        self._client = client
+        self._page_max = page_max
+        self._abilities: Abilities | None = None
+
+    @property
+    def abilities(self) -> Abilities:
+        """What this bucket can do; asks it once whether it keeps versions."""
+        if self._abilities is None:
+            answer = self._read("the bucket", lambda: self._client.get_bucket_versioning(Bucket=self._bucket))
+            self._abilities = Abilities(versions=answer.get("Status") == "Enabled", lists_crc32c=False)
+        return self._abilities
+
+    def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
+        """Yield every object whose key starts with prefix, sorted; without versions, which S3 does not list so."""
+        query: dict[str, Any] = {"Bucket": self._bucket, "Prefix": self._prefix + prefix, "MaxKeys": self._page_max}
+        while True:
+            page = self._read("the listing", lambda: self._client.list_objects_v2(**query))
+            for row in page.get("Contents", ()):
+                if row["Key"] != self._prefix:
+                    yield self._info(row["Key"], row["Size"], row["ETag"], None, row["LastModified"])
+            if not page.get("IsTruncated"):
+                return
+            query["ContinuationToken"] = page["NextContinuationToken"]
+
+    def list_versions(self, prefix: str = "") -> Iterator[ObjectInfo]:
+        """Like ``list``, with each object's version; reads past the old versions, so it may cost more calls."""
+        query: dict[str, Any] = {"Bucket": self._bucket, "Prefix": self._prefix + prefix, "MaxKeys": self._page_max}
+        while True:
+            page = self._read("the listing", lambda: self._client.list_object_versions(**query))
+            for row in page.get("Versions", ()):
+                if row["IsLatest"] and row["Key"] != self._prefix:
+                    yield self._info(row["Key"], row["Size"], row["ETag"], row.get("VersionId"), row["LastModified"])
+            if not page.get("IsTruncated"):
+                return
+            query["KeyMarker"] = page["NextKeyMarker"]
+            query["VersionIdMarker"] = page.get("NextVersionIdMarker", "")
+
+    def head(self, key: str) -> ObjectInfo:
+        """Describe one object. Raises NotFound."""
+        full = self._prefix + key
+        row = self._read(key, lambda: self._client.head_object(Bucket=self._bucket, Key=full))
+        return self._info(full, row["ContentLength"], row["ETag"], row.get("VersionId"), row["LastModified"])
+
+    def get(self, key: str, *, version: str | None = None) -> bytes:
+        """Return all bytes, of that version if given. Raises NotFound, Corrupt."""
+        return self._get(key, version, {})
+
+    def get_range(self, key: str, start: int, length: int, *, version: str | None = None) -> bytes:
+        """Return exactly ``length`` bytes from ``start``. Raises NotFound, Corrupt."""
+        if not length:
+            if start > self.head(key).size and version is None:
+                raise self._too_short(key, start)
+            return b""
+        body = self._get(key, version, {"Range": f"bytes={start}-{start + length - 1}"})
+        if len(body) != length:
+            raise self._too_short(key, start + length)
+        return body
+
+    def create(self, key: str, data: bytes) -> ObjectInfo:
+        """Write only if nothing is there. Raises Conflict."""
+        return self.replace(key, data, expected=None)
+
+    def replace(self, key: str, data: bytes, *, expected: str | None) -> ObjectInfo:
+        """Write only if the key's ETag is ``expected``. Raises Conflict."""
+        condition = {"IfNoneMatch": "*"} if expected is None else {"IfMatch": expected}
+
+        def write() -> ObjectInfo:
+            try:
+                return self._put_object(key, data, condition)
+            except _NoSuchObject as error:  # If-Match on what is not there
+                message = f"{key} in {self.url} was deleted"
+                raise Conflict(message) from error
+
+        return persist_write(write, lambda: self._look(key, data, expected=expected))
+
+    def put(self, key: str, data: bytes) -> ObjectInfo:
+        """Write without a condition."""
+        return persist(lambda: self._put_object(key, data, {}))
+
+    def put_stream(self, key: str, parts: Iterable[bytes], size: int) -> ObjectInfo:
+        """Write from parts by a multipart upload, 16 MiB or more in memory. Raises Corrupt when they do not add up."""
+        share = -(-size // _PARTS_MAX)
+        part_bytes = max(_PART_BYTES_MIN, -(-share // _MEBIBYTE) * _MEBIBYTE)
+        upload: _Upload | None = None
+        chunks = regroup(exactly(parts, size, key), part_bytes)
+        try:
+            chunk = next(chunks)
+            for following in chunks:
+                upload = upload or _Upload(self, key)
+                upload.send(chunk)
+                chunk = following
+            if upload is None:
+                return self.put(key, chunk)
+            upload.send(chunk)
+            return upload.finish(size)
+        except BaseException:
+            if upload is not None:
+                upload.abort()
+            raise
+
+    def delete(self, key: str) -> None:
+        """Remove the object; not an error when it is not there. Where the bucket keeps versions a marker hides it."""
+        full = self._prefix + key
+        with contextlib.suppress(_NoSuchObject):
+            self._read(key, lambda: self._client.delete_object(Bucket=self._bucket, Key=full))
+
+    def now(self) -> datetime:
+        """Return the clock of S3's front end, to a second."""
+        answer = self._read("the bucket", lambda: self._client.head_bucket(Bucket=self._bucket))
+        return _date(answer)
+
+    # -- private -------------------------------------------------------------------------------------------------------
+
+    def _info(self, full: str, size: int, etag: str, version: str | None, modified: datetime) -> ObjectInfo:
+        # "null" names whatever was written last while the bucket kept no versions: no name for these very bytes.
+        named = None if version in (None, "", "null") else version
+        return ObjectInfo(full[len(self._prefix) :], size, etag, named, modified.astimezone(UTC))
+
+    def _ask(self, what: str, call: Callable[[], Result]) -> Result:
+        """Make one request. Raises what ``_translate`` says."""
+        try:
+            return call()
+        except (ClientError, BotoCoreError) as error:
+            raise _translate(self.url, what, error) from error
+
+    def _read(self, what: str, call: Callable[[], Result]) -> Result:
+        return persist(lambda: self._ask(what, call))
+
+    def _get(self, key: str, version: str | None, query: dict[str, Any]) -> bytes:
+        if version is not None:
+            query["VersionId"] = version
+
+        def fetch() -> bytes:
+            answer = self._client.get_object(Bucket=self._bucket, Key=self._prefix + key, **query)
+            body = answer["Body"]
+            try:
+                return body.read()  # raises when it is shorter than Content-Length
+            finally:
+                body.close()
+
+        return self._read(key, fetch)
+
+    def _put_object(self, key: str, data: bytes, condition: dict[str, Any]) -> ObjectInfo:
+        full = self._prefix + key
+        row = self._ask(key, lambda: self._client.put_object(Bucket=self._bucket, Key=full, Body=data, **condition))
+        return self._info(full, len(data), row["ETag"], row.get("VersionId"), _date(row))
+
+    def _look(self, key: str, data: bytes, *, expected: str | None) -> ObjectInfo:
+        """Describe the object if it holds these bytes and was written meanwhile; see ``persist_write``."""
+        found = self.head(key)
+        if found.token == expected:
+            message = f"{key} in {self.url} is as it was"
+            raise NotFound(message)
+        if found.size == len(data) and self.get(key, version=found.version) == data:
+            return found
+        message = f"{key} in {self.url} holds what another wrote"
+        raise Conflict(message)
+
+    def _too_short(self, key: str, end: int) -> Corrupt:
+        message = f"{key} in {self.url} ends before byte {end}"
+        return Corrupt(message, hint="it is shorter than what refers to it says")
+
+
+class _Upload:
+    """One multipart upload; nothing of it is visible before ``finish``."""
+
+    def __init__(self, store: S3Store, key: str) -> None:
+        self._store = store
+        self._key = key
+        self._client: S3Client = store._client  # noqa: SLF001 - one module
+        self._place: dict[str, Any] = {"Bucket": store._bucket, "Key": store._prefix + key}  # noqa: SLF001 - one module
+        answer = store._read(  # noqa: SLF001 - one module
+            key, lambda: self._client.create_multipart_upload(**self._place, ChecksumAlgorithm="CRC32")
+        )
+        self._id: dict[str, Any] = {**self._place, "UploadId": answer["UploadId"]}
+        self._parts: list[dict[str, Any]] = []
+
+    def send(self, data: bytes) -> None:
+        number = len(self._parts) + 1
+        answer = self._store._read(  # noqa: SLF001 - one module
+            self._key,
+            lambda: self._client.upload_part(**self._id, PartNumber=number, Body=data, ChecksumAlgorithm="CRC32"),
+        )
+        part = {"PartNumber": number, "ETag": answer["ETag"]}
+        if answer.get("ChecksumCRC32"):
+            part["ChecksumCRC32"] = answer["ChecksumCRC32"]
+        self._parts.append(part)
+
+    def finish(self, size: int) -> ObjectInfo:
+        store = self._store
+
+        def complete() -> ObjectInfo:
+            try:
+                row = store._ask(  # noqa: SLF001 - one module
+                    self._key,
+                    lambda: self._client.complete_multipart_upload(**self._id, MultipartUpload={"Parts": self._parts}),  # type: ignore[typeddict-item]
+                )
+            except _NoSuchUpload as error:
+                return self._completed(size, error)
+            modified = _date(row)
+            return store._info(self._place["Key"], size, row["ETag"], row.get("VersionId"), modified)  # noqa: SLF001
+
+        return persist(complete)
+
+    def _completed(self, size: int, error: _NoSuchUpload) -> ObjectInfo:
+        """Find out whether an earlier try, whose answer was lost, completed it: the ETag follows from the parts'."""
+        found = self._store.head(self._key)
+        digests = b"".join(bytes.fromhex(part["ETag"].strip('"')) for part in self._parts)
+        etag = f"{hashlib.md5(digests, usedforsecurity=False).hexdigest()}-{len(self._parts)}"
+        if found.size == size and found.token.strip('"') == etag:
+            return found
+        message = f"the upload of {self._key} to {self._store.url} was lost"
+        raise Unreachable(message, hint="run again") from error
+
+    def abort(self) -> None:
+        """Give the parts up; when that cannot be said now, the bucket's lifecycle rule does it."""
+        with contextlib.suppress(ClientError, BotoCoreError):
+            self._client.abort_multipart_upload(**self._id)
+
+
+class _NoSuchObject(NotFound):
+    """The bucket is there, the object or its version is not."""
+
+
+class _NoSuchUpload(NotFound):
+    """The multipart upload is finished or aborted."""
+
+
+def _translate(url: str, what: str, error: ClientError | BotoCoreError) -> UnderstudyError:  # noqa: C901, PLR0911, PLR0912
+    """Say in our words what S3 or the network answered."""
+    if isinstance(error, (EndpointConnectionError, ConnectTimeoutError)):
+        return NeverSent(f"{url} cannot be reached", hint="look whether the site is up and the endpoint is right")
+    if isinstance(error, SSLError):
+        return NeverSent(f"{url} offers no certificate that is trusted here", hint="look at the endpoint and the clock")
+    if isinstance(error, IncompleteReadError) or (
+        isinstance(error, ResponseStreamingError) and "IncompleteRead" in str(error)
+    ):
+        return CutShort(f"{what} from {url} ended before its length")
+    if isinstance(error, (HTTPClientError, BotoConnectionError)):
+        return Unreachable(f"{url} gave no answer about {what}", hint="look whether the site is up")
+    if isinstance(error, NoCredentialsError):
+        return InvalidConfig(
+            f"there are no credentials for {url}", hint="name them under the site, or run aws configure"
+        )
+    if not isinstance(error, ClientError):
+        return Permanent(f"{url} could not be asked about {what}: {error}")
+    code = str(error.response.get("Error", {}).get("Code", ""))
+    status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+    said = str(error.response.get("Error", {}).get("Message", "")) or code
+    if code == "NoSuchUpload":
+        return _NoSuchUpload(f"the upload of {what} to {url} is gone")
+    if code in _MISSING or (code in ("404", "405", "InvalidArgument") and _is_missing(error, status)):
+        return _NoSuchObject(f"{what} is not in {url}")
+    if status == 404:
+        return NotFound(f"{what} is not in {url}: {said}", hint="look at the bucket's name")
+    if code in _BUSY:
+        return Throttled(f"another write of {what} in {url} is under way", hint="run again")
+    if status == 412:
+        return Conflict(f"{what} in {url} was there already or was changed")
+    if status == 416:
+        return Corrupt(f"{what} in {url} ends before the bytes that were asked for")
+    if code in _THROTTLED or status == 429:
+        return Throttled(f"{url} asks for fewer calls", hint="wait, or lower the number of workers")
+    if code in _DENIED or status in (401, 403):
+        return Denied(f"{url} does not allow it: {said}", hint="look at the credentials and their policy")
+    if code in ("BadDigest", "InvalidDigest", "XAmzContentSHA256Mismatch", "XAmzContentChecksumMismatch"):
+        return Corrupt(f"{what} reached {url} with other bytes than were sent", hint="run again")
+    if status >= 500 or code in ("RequestTimeout", "InternalError"):
+        return Unreachable(f"{url} answered {status} about {what}", hint="run again, or look at the status page")
+    return Permanent(f"{url} refused {what} ({code}): {said}")
+
+
+def _is_missing(error: ClientError, status: int) -> bool:
+    """Whether an answer without a body says that an object is missing, not a bucket.
+
+    HEAD has no body to say which; 405 is a delete marker asked for by version, InvalidArgument a malformed version.
+    """
+    if status == 404:
+        return error.operation_name in ("HeadObject", "GetObject")
+    message = str(error.response.get("Error", {}).get("Message", ""))
+    return status == 405 or (status == 400 and "version" in message.lower())
+
+
+def _date(answer: Any) -> datetime:  # noqa: ANN401 - any of boto3's typed dictionaries
+    return parsedate_to_datetime(answer["ResponseMetadata"]["HTTPHeaders"]["date"]).astimezone(UTC)

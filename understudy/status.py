@@ -1,0 +1,182 @@
+"""The one screen: each component's recovery point and time beside its target, by what it was proven, and a verdict."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from understudy.report import human_seconds
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import datetime
+
+    from understudy.settings import ComponentName, Settings, SiteRole
+
+_WATERMARKS: dict[ComponentName, str] = {
+    "feature_store": "pointers/features/{}.json",
+    "vector_index": "pointers/vectors/{}.json",
+    "training": "pointers/artifacts/{}.json",
+}
+_NEXT: dict[ComponentName, str] = {
+    "feature_store": "understudy features push",
+    "vector_index": "understudy vectors export",
+    "training": "understudy artifacts push",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One component of the status; durations in seconds, None where nothing is known or nothing applies."""
+
+    component: str
+    rpo_seconds: float | None
+    rpo_target_seconds: float | None
+    rto_seconds: float | None
+    rto_target_seconds: float
+    proven_by: str
+    proven_at: datetime | None
+    verdict: str
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """The state of a service's protection at one moment."""
+
+    service: str
+    active: str
+    active_role: SiteRole
+    standby: str
+    epoch: int
+    writes: bool
+    holder: str
+    set_sentence: str
+    held: tuple[str, ...]
+    protected: bool
+    at: datetime
+    rows: tuple[Row, ...]
+
+    @property
+    def next_command(self) -> str:
+        """The command that mends the first component that is not ok; empty when all are."""
+        for row in self.rows:
+            if row.verdict != "ok" and row.component in _NEXT:
+                return _NEXT[row.component]
+        return ""
+
+    @property
+    def ok(self) -> bool:
+        """Whether every component is within its targets, and the service is protected."""
+        return self.protected and all(row.verdict == "ok" for row in self.rows)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the status as JSON values."""
+        value = asdict(self)
+        value["at"] = self.at.isoformat()
+        for row in value["rows"]:
+            row["proven_at"] = row["proven_at"].isoformat() if row["proven_at"] else None
+        return {**value, "ok": self.ok, "next": self.next_command}
+
+
+def watermark_key(component: ComponentName, pair: str) -> str:
+    """Return where a pair's watermark stands in the vault."""
+    return _WATERMARKS[component].format(pair)
+
+
+def proven_key(role: SiteRole, pair: str) -> str:
+    """Return where the last proof of a pair at a site stands in the vault."""
+    return f"pointers/proven/{role}/{pair}.json"
+
+
+def judge(
+    settings: Settings,
+    *,
+    now: datetime,
+    watermarks: Mapping[str, datetime | None],
+    proven: Mapping[str, tuple[str, datetime]],
+    predicted: Mapping[str, float],
+) -> list[Row]:
+    """Return a row a component, in the order of the config. Pure.
+
+    Args:
+        settings: the config with its targets.
+        now: the clock of the vault, the same that the lags are measured on.
+        watermarks: by pair name; None where nothing was ever replicated.
+        proven: by pair name, what proved the standby and when.
+        predicted: seconds a failover would need, by component name.
+    """
+    rows = []
+    for name, component in settings.components.items():
+        target = component.rpo.total_seconds() if component.rpo else None
+        lags = [
+            (now - mark).total_seconds() if (mark := watermarks.get(pair.name)) else None for pair in component.pairs
+        ]
+        lag = None if not lags or None in lags else max(0.0, *(value for value in lags if value is not None))
+        proofs = [proven[pair.name] for pair in component.pairs if pair.name in proven]
+        oldest = min(proofs, key=lambda proof: proof[1]) if len(proofs) == len(component.pairs) and proofs else None
+        rto = predicted.get(name)
+        verdict = "ok"
+        if component.pairs and lag is None:
+            verdict = "NEVER COPIED"
+        elif target is not None and lag is not None and lag > target:
+            verdict = "MISSED"
+        elif component.pairs and oldest is None:
+            verdict = "NOT PROVEN"
+        elif rto is not None and rto > component.rto.total_seconds():
+            verdict = "TOO SLOW"
+        elif not component.pairs and target is not None:
+            verdict = "not exercised"
+        rows.append(
+            Row(
+                component=name,
+                rpo_seconds=lag,
+                rpo_target_seconds=target,
+                rto_seconds=rto,
+                rto_target_seconds=component.rto.total_seconds(),
+                proven_by=oldest[0] if oldest else "",
+                proven_at=oldest[1] if oldest else None,
+                verdict=verdict,
+            )
+        )
+    return rows
+
+
+def render(status: Status) -> list[str]:
+    """Return the one screen as lines."""
+    home = " (home)" if status.active_role == "home" else ""
+    off = "" if status.writes else "  WRITES OFF"
+    head = f"{status.service}  ACTIVE {status.active}{home}  standby {status.standby}  epoch {status.epoch}"
+    lines = [f"{head}{off}  {status.at:%H:%M:%S}Z"]
+    if status.holder:
+        lines.append(f"a failover is under way: {status.holder}")
+    if not status.protected:
+        lines.append(f"UNPROTECTED: {status.active} serves from its own vault; nothing is copied to {status.standby}")
+    heads = ("COMPONENT", "RPO now/target", "RTO predicted/target", "proven", "VERDICT")
+    cells = [
+        (
+            row.component,
+            f"{_short(row.rpo_seconds)} / {_short(row.rpo_target_seconds, 'none')}",
+            f"{_short(row.rto_seconds)} / {_short(row.rto_target_seconds)}",
+            _proof(row, status.at),
+            row.verdict,
+        )
+        for row in status.rows
+    ]
+    widths = [max(len(line[column]) for line in [heads, *cells]) for column in range(len(heads))]
+    lines += [
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in [heads, *cells]
+    ]
+    lines.append(status.set_sentence)
+    lines += [f"held: {reason}" for reason in status.held]
+    if status.next_command:
+        lines.append(f"next: {status.next_command}")
+    return lines
+
+
+def _proof(row: Row, now: datetime) -> str:
+    return f"{row.proven_by} {human_seconds((now - row.proven_at).total_seconds())} ago" if row.proven_at else "-"
+
+
+def _short(seconds: float | None, nothing: str = "-") -> str:
+    return nothing if seconds is None else human_seconds(seconds)

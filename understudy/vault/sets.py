@@ -1,0 +1,248 @@
+"""What must be served together: a model, the index made with it, the features' schema, pinned as one numbered set."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from understudy.artifacts.catalog import all_manifests
+from understudy.errors import Conflict, Corrupt, NotFound, NotReady
+from understudy.vault.store import numbered, to_json
+
+if TYPE_CHECKING:
+    from understudy.artifacts.manifest import ArtifactManifest
+    from understudy.vault.store import Vault
+
+SETS_PREFIX = "sets/"
+FORMAT = 1
+_COMPOSE_TRIES = 20
+
+
+@dataclass(frozen=True, slots=True)
+class PinnedModel:
+    """A model's revision."""
+
+    name: str
+    version: str
+    revision: int
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class PinnedIndex:
+    """An exported index: its sequence, the digest of its rows, and of the model that made its vectors."""
+
+    name: str
+    sequence: int
+    digest: str
+    model_digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class PinnedFeatures:
+    """A replicated view; features flow on, so only their schema is pinned."""
+
+    view: str
+    sequence: int
+    schema_digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A model version that is in the vault and not served, and why."""
+
+    model: str
+    version: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetManifest:
+    """One set of a service; a site serves the newest."""
+
+    service: str
+    sequence: int
+    model: PinnedModel
+    index: PinnedIndex | None
+    features: PinnedFeatures | None
+    held: tuple[Held, ...] = ()
+
+    @property
+    def sentence(self) -> str:
+        """What is pinned, and what is held, as a person reads it."""
+        text = f"{self.service} set {self.sequence}: {self.model.name} {self.model.version}"
+        if self.index:
+            text += f", index {self.index.name} {self.index.sequence}"
+        if self.features:
+            text += f", features {self.features.view}"
+        for held in self.held:
+            text += f"; {held.model} {held.version} held: {held.reason}"
+        return text
+
+
+def compose(
+    vault: Vault, service: str, *, model: str, index: str | None = None, view: str | None = None
+) -> SetManifest:
+    """Pin the newest of what belongs together, and return the set; a new one is written only when something changed.
+
+    The newest model whose digest is the one that the newest index was made with is pinned; later versions are held
+    until their index is there. A service without an index serves its newest model.
+
+    Args:
+        vault: of the site.
+        service: the set's name.
+        model: the model's name.
+        index: the exported index, None for a service without.
+        view: the replicated feature view, None for a service without.
+
+    Raises:
+        NotReady: something that belongs to the set is not in the vault yet, or nothing matches; earlier sets stand.
+        Corrupt: a manifest is damaged.
+    """
+    manifests = all_manifests(vault, model)
+    if not manifests:
+        message = f"no set of {service} yet: model {model} is not in the vault"
+        raise NotReady(message, next_command=f"understudy artifacts push {model}")
+    pinned_index = _newest_index(vault, service, index) if index else None
+    pinned_features = _newest_features(vault, service, view) if view else None
+    chosen, held = _choose(service, manifests, pinned_index)
+    for _ in range(_COMPOSE_TRIES):
+        last = newest_set(vault, service)
+        sequence = last.sequence + 1 if last else 1
+        composed = SetManifest(
+            service=service,
+            sequence=sequence,
+            model=PinnedModel(model, chosen.version, chosen.revision, chosen.digest),
+            index=pinned_index,
+            features=pinned_features,
+            held=held,
+        )
+        if last and _content(last) == _content(composed):
+            return last
+        try:
+            vault.put_once(f"{SETS_PREFIX}{service}/{numbered(sequence)}.json", to_json(_as_json(composed)))
+        except Conflict:
+            continue
+        return composed
+    message = f"{_COMPOSE_TRIES} other writers took the next set of {service}"
+    raise Conflict(message, hint="look for a run that repeats itself")
+
+
+def newest_set(vault: Vault, service: str) -> SetManifest | None:
+    """Return the newest set of a service, None when there is none. Raises Corrupt."""
+    sequence = vault.latest(f"{SETS_PREFIX}{service}/")
+    return read_set(vault, service, sequence) if sequence else None
+
+
+def read_set(vault: Vault, service: str, sequence: int) -> SetManifest:
+    """Return one set. Raises NotFound, Corrupt."""
+    key = f"{SETS_PREFIX}{service}/{numbered(sequence)}.json"
+    value = vault.read_json(key)
+    try:
+        return SetManifest(
+            service=str(value["service"]),
+            sequence=int(value["sequence"]),
+            model=PinnedModel(**value["model"]),
+            index=PinnedIndex(**value["index"]) if value["index"] else None,
+            features=PinnedFeatures(**value["features"]) if value["features"] else None,
+            held=tuple(Held(**row) for row in value["held"]),
+        )
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        message = f"{key} in {vault.url} is not a set: {error}"
+        raise Corrupt(message, hint="restore it from the bucket's versions, or compose the set again") from error
+
+
+def set_pinning(vault: Vault, model: str) -> PinnedModel | None:
+    """Return what the newest sets pin of a model, None when no set names it.
+
+    Raises:
+        NotReady: the newest sets of two services pin different revisions of it.
+    """
+    services = sorted({info.key.split("/")[1] for info in vault.store.list(SETS_PREFIX)})
+    found = [last for service in services if (last := newest_set(vault, service)) and last.model.name == model]
+    if len({last.model for last in found}) > 1:
+        told = ", ".join(f"{last.service} {last.model.version}" for last in found)
+        message = f"services pin different versions of {model}: {told}"
+        raise NotReady(message, hint="name the version to hydrate")
+    return found[0].model if found else None
+
+
+def _choose(
+    service: str, manifests: list[ArtifactManifest], index: PinnedIndex | None
+) -> tuple[ArtifactManifest, tuple[Held, ...]]:
+    """Return the manifest to serve and the later versions that are held. ``manifests`` come in version order."""
+    if index is None:
+        return manifests[-1], ()
+    fitting = [manifest for manifest in manifests if manifest.digest == index.model_digest]
+    name = manifests[0].model
+    if not fitting:
+        message = (
+            f"no set of {service}: the vault lacks the model that index {index.name} {index.sequence} was made with"
+        )
+        raise NotReady(message, hint=f"push the {name} whose digest is {index.model_digest}, or export the index again")
+    chosen = fitting[-1]
+    later = manifests[manifests.index(chosen) + 1 :]
+    reason = f"index {index.name} {index.sequence} belongs to {name} {chosen.version}"
+    held: dict[str, Held] = {}
+    for manifest in later:
+        newer = (
+            manifest.version
+            if manifest.version != chosen.version
+            else f"{manifest.version} revision {manifest.revision}"
+        )
+        held[newer] = Held(name, newer, reason)
+    return chosen, tuple(held.values())
+
+
+def _newest_index(vault: Vault, service: str, index: str) -> PinnedIndex:
+    prefix = f"vectors/{index}/"
+    sequence = _latest_manifest(vault, prefix, "/manifest.json")
+    if not sequence:
+        message = f"no set of {service} yet: index {index} is not in the vault"
+        raise NotReady(message, next_command=f"understudy vectors export {index}")
+    value = _read(vault, f"{prefix}{numbered(sequence)}/manifest.json")
+    return PinnedIndex(index, sequence, str(value.get("digest")), str(value.get("model_digest")))
+
+
+def _newest_features(vault: Vault, service: str, view: str) -> PinnedFeatures:
+    prefix = f"features/{view}/"
+    sequence = _latest_manifest(vault, prefix, ".json")
+    if not sequence:
+        message = f"no set of {service} yet: features {view} are not in the vault"
+        raise NotReady(message, next_command=f"understudy features replicate {view}")
+    value = _read(vault, f"{prefix}{numbered(sequence)}.json")
+    return PinnedFeatures(view, sequence, str(value.get("schema_digest")))
+
+
+def _latest_manifest(vault: Vault, prefix: str, suffix: str) -> int:
+    found = 0
+    for info in vault.store.list(prefix):
+        stem = info.key[len(prefix) :].removesuffix(suffix)
+        if info.key.endswith(suffix) and stem.isdigit():
+            found = max(found, int(stem))
+    return found
+
+
+def _read(vault: Vault, key: str) -> dict[str, Any]:
+    try:
+        value = vault.read_json(key)
+    except NotFound as error:
+        message = f"{key} vanished from {vault.url}"
+        raise Corrupt(message) from error
+    if not isinstance(value, dict):
+        message = f"{key} in {vault.url} is not a manifest"
+        raise Corrupt(message)
+    return value
+
+
+def _as_json(composed: SetManifest) -> dict[str, Any]:
+    return {"format": FORMAT, **asdict(composed), "held": [asdict(held) for held in composed.held]}
+
+
+def _content(composed: SetManifest) -> dict[str, Any]:
+    """Return what makes a set another one: features flow on under one schema, so their sequence is left out."""
+    value = _as_json(composed)
+    value.pop("sequence")
+    if value["features"]:
+        value["features"].pop("sequence")
+    return value
