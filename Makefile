@@ -28,7 +28,7 @@ demo: setup
 	@$(BIN)/python -m sandbox.demo $(if $(KEEP),--keep) $(if $(SABOTAGE),--sabotage $(SABOTAGE))
 
 down:
-	@if [ -x $(BIN)/python ]; then $(BIN)/python -m sandbox.stage down; fi
+	@if [ -x $(BIN)/python ]; then $(BIN)/python -m sandbox.demo --down; fi
 
 lint: setup
 	@$(BIN)/ruff check .

@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from sandbox.stage import Stage
     from understudy.settings import Settings
 
-_TIMEOUT_SECONDS = 2.0
+#: A slow answer is one; only the stopwatch does not wait so long.
+_TIMEOUT_SECONDS = 15.0
+_WATCH_TIMEOUT_SECONDS = 3.0
 _LOOK_SECONDS = 0.25
 
 
@@ -60,12 +62,14 @@ class Client:
         """GET /health. Raises NotAnswered."""
         return self.call("GET", "/health")
 
-    def recommend(self, entity: str = "canary", text: str | None = None, *, k: int = 10, exact: bool = False) -> dict[str, Any]:
+    def recommend(
+        self, entity: str = "canary", text: str | None = None, *, k: int = 10, exact: bool = False
+    ) -> dict[str, Any]:
         """POST /recommend. Raises NotAnswered."""
         return self.call("POST", "/recommend", {"entity": entity, "text": text, "k": k, "exact": exact})
 
-    def write(self, entity: str, feature: str, value: Any) -> dict[str, Any]:  # noqa: ANN401 - any JSON value
-        """POST /features: returns when the write was acknowledged. Raises NotAnswered, with 409 where nobody may write."""
+    def write(self, entity: str, feature: str, value: Any) -> dict[str, Any]:
+        """POST /features; returns when it was acknowledged. Raises NotAnswered, with 409 where nobody may write."""
         return self.call("POST", "/features", {"entity": entity, "feature": feature, "value": value})
 
     def call(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -185,6 +189,7 @@ class Writer:
                 answer = client.write(entity, feature, number)
             except NotAnswered:
                 self.refused += 1
+                self._stopping.wait(_LOOK_SECONDS)
                 continue
             self.acknowledged.append(
                 Written(entity, feature, number, int(answer["event_us"]), datetime.now(UTC), str(answer["site"]))
@@ -209,7 +214,7 @@ class Watch:
         """
         self.answered_seconds: float | None = None
         self.recovered_seconds: float | None = None
-        self._client = Client(stage.settings)
+        self._client = Client(stage.settings, timeout=_WATCH_TIMEOUT_SECONDS)
         self._expected = recorded.answers[0]
         self._site = site
         self._started = 0.0

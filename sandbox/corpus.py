@@ -1,7 +1,7 @@
 """Real passages for the index: what the docstrings of this Python's standard library say.
 
-Sources are parsed, never imported, so that nothing runs. A passage is as many whole paragraphs, or else whole sentences,
-of a docstring as fit into 64 tokens; its id is the dotted name, such as ``json.dumps``.
+Sources are parsed, never imported, so that nothing runs. A passage is as many whole sentences of a
+docstring's first paragraphs as fit into 64 tokens; its id is the dotted name, such as ``json.dumps``.
 """
 
 from __future__ import annotations
@@ -19,8 +19,28 @@ if TYPE_CHECKING:
 TOKENS_MAX = 64
 _WORDS_MIN = 4
 _SKIPPED = frozenset(
-    "test tests idlelib lib2to3 turtledemo ensurepip site-packages dist-packages pydoc_data distutils __pycache__ "
-    "tkinter antigravity.py this.py turtle.py __phello__ lib-dynload msilib pydoc.py _pyrepl".split()
+    [
+        "test",
+        "tests",
+        "idlelib",
+        "lib2to3",
+        "turtledemo",
+        "ensurepip",
+        "site-packages",
+        "dist-packages",
+        "pydoc_data",
+        "distutils",
+        "__pycache__",
+        "tkinter",
+        "antigravity.py",
+        "this.py",
+        "turtle.py",
+        "__phello__",
+        "lib-dynload",
+        "msilib",
+        "pydoc.py",
+        "_pyrepl",
+    ]
 )
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z`'\"(])")
 
@@ -86,7 +106,9 @@ def _docstrings(path: Path, root: Path) -> Iterator[tuple[str, str]]:
     yield from _below(tree, module)
 
 
-def _below(node: ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef, name: str) -> Iterator[tuple[str, str]]:
+def _below(
+    node: ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef, name: str
+) -> Iterator[tuple[str, str]]:
     docstring = ast.get_docstring(node)
     if docstring:
         yield name, docstring
@@ -109,7 +131,7 @@ def _pieces(docstring: str) -> list[str]:
             if pieces and not sentence.endswith((".", "!", "?", ")")):  # leads to an example that is not taken
                 return pieces
             pieces.append(sentence)
-        if len(pieces) > 12:  # noqa: PLR2004 - far more than 64 tokens
+        if len(pieces) > 12:
             break
     return pieces
 
@@ -126,4 +148,4 @@ def _fit(found: dict[str, list[str]], count_tokens: Callable[[Sequence[str]], li
 
 def _title(body: str) -> str:
     sentence = _SENTENCE_END.split(body)[0].rstrip(".")
-    return sentence if len(sentence) <= 100 else sentence[:97].rsplit(" ", 1)[0] + "..."  # noqa: PLR2004 - a line
+    return sentence if len(sentence) <= 100 else sentence[:97].rsplit(" ", 1)[0] + "..."

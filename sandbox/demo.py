@@ -182,14 +182,18 @@ class Demo:
 def main(arguments: list[str] | None = None) -> int:
     """Run the demo from the command line."""
     from sandbox.client import NotAnswered
-    from sandbox.process import ServerDidNotStart
+    from sandbox.process import ServerDidNotStart, down
     from sandbox.sabotage import SABOTAGES
-    from sandbox.stage import AlreadyRunning, Stage
+    from sandbox.stage import DIRECTORY, AlreadyRunning, Stage
 
     parser = argparse.ArgumentParser(prog="make demo", description=__doc__)
     parser.add_argument("--keep", action="store_true", help="leave everything running")
     parser.add_argument("--sabotage", choices=sorted(SABOTAGES), help="break one thing; the demo must catch it")
+    parser.add_argument("--down", action="store_true", help="stop what --keep left running, and nothing else")
     options = parser.parse_args(arguments)
+    if options.down:
+        print(f"{down(DIRECTORY)} processes stopped")
+        return 0
     sabotage = SABOTAGES[options.sabotage] if options.sabotage else None
 
     stage = Stage(home_lease=not (sabotage is not None and sabotage.point == "stage"))

@@ -1,4 +1,7 @@
-"""Embeds the passages in a process of its own, while the servers start: ``python -m sandbox.embedding --passages N --output DIR``."""
+"""Embeds the passages in a process of its own, while the servers start.
+
+``python -m sandbox.embedding --passages N --output DIR``
+"""
 
 from __future__ import annotations
 
@@ -33,8 +36,10 @@ class Embedding:
         self._directory = directory
         self._process = started
 
-    def result(self, progress: Callable[[int, int], None] = lambda _done, _of: None) -> tuple[list[Passage], NDArray[np.float32]]:
-        """Return passages and vectors, shape (passages, 384), waiting for them; ``progress`` is called with (done, of)."""
+    def result(
+        self, progress: Callable[[int, int], None] = lambda _done, _of: None
+    ) -> tuple[list[Passage], NDArray[np.float32]]:
+        """Wait for passages and vectors, shape (passages, 384), and return them; ``progress`` gets (done, of)."""
         told = (-1, -1)
         while self._process.running():
             now = self._progress()
@@ -62,7 +67,15 @@ class Embedding:
 def begin_embedding(directory: Path, *, passages: int, log: Path) -> Embedding:
     """Start to embed the passages in a process of its own that ends with this one."""
     directory.mkdir(parents=True, exist_ok=True)
-    command: list[str | Path] = [sys.executable, "-m", "sandbox.embedding", "--passages", str(passages), "--output", directory]
+    command: list[str | Path] = [
+        sys.executable,
+        "-m",
+        "sandbox.embedding",
+        "--passages",
+        str(passages),
+        "--output",
+        directory,
+    ]
     started = launch(
         command, name="embedding", log=log, ready=lambda: True, env={"OPENBLAS_NUM_THREADS": "1"},
         cwd=Path(__file__).resolve().parent.parent,

@@ -20,7 +20,6 @@ import json
 import logging
 import sys
 import threading
-import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, cast
@@ -81,14 +80,18 @@ class Loaded:
 class Health:
     """What the watching thread saw last; a part that never answered has an entry in ``problems``."""
 
-    problems: dict[str, str] = field(default_factory=lambda: {"model": "not loaded yet", "index": "not asked yet", "features": "not asked yet"})
+    problems: dict[str, str] = field(
+        default_factory=lambda: {"model": "not loaded yet", "index": "not asked yet", "features": "not asked yet"}
+    )
     index: dict[str, Any] = field(default_factory=dict)
 
 
 class Instance:
     """Model, index, online store, lease and log of one instance."""
 
-    def __init__(self, settings: Settings, site: SiteRole, name: str, *, strict: bool = True, model: str = MODEL) -> None:
+    def __init__(
+        self, settings: Settings, site: SiteRole, name: str, *, strict: bool = True, model: str = MODEL
+    ) -> None:
         """Open the adapters of a site; nothing is asked of them yet. Raises InvalidConfig."""
         access = settings.site(site)
         models, index, features = (
@@ -160,7 +163,7 @@ class Instance:
             "site": self.site,
         }
 
-    def write(self, entity: str, feature: str, value: Any, event_time: datetime | None) -> dict[str, Any]:  # noqa: ANN401
+    def write(self, entity: str, feature: str, value: Any, event_time: datetime | None) -> dict[str, Any]:
         """Write one feature to the log and the online store, and return when both have it.
 
         Raises NotWriting when the instance may not write, or may no longer when both had it: then nobody knows.

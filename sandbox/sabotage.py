@@ -63,8 +63,8 @@ def drop_pack(stage: Stage) -> Undo:
 
 
 def stale_index(stage: Stage) -> Undo:
-    """Give the nearest passage of the first question the place of an unrelated one; the table's label stays as it is."""
-    from sandbox.client import Client  # noqa: PLC0415 - the client needs DNS, which the other sabotages do not
+    """Put the nearest passage of the first question somewhere else; the table's label stays as it is."""
+    from sandbox.client import Client
 
     hits = Client(stage.settings).recommend(text=QUESTIONS[0], k=10, exact=True)["hits"]
     changed = hits[0]["id"]
@@ -114,10 +114,12 @@ def lost_feature(stage: Stage) -> Undo:
     instance, _, table = path.partition("/")
     entity, feature = "user-00007", "interest"
     cell = store.read(pointer.generation, entity)[feature]
-    from google.cloud.bigtable.data.mutations import DeleteAllFromRow  # noqa: PLC0415 - the vendor's own SDK
+    from google.cloud.bigtable.data.mutations import DeleteAllFromRow
 
     client = gcp.bigtable_data_client(away, project=project)
-    client.get_table(instance, f"{table}__{numbered(pointer.generation)}").mutate_row(row_key(entity, feature), DeleteAllFromRow())
+    client.get_table(instance, f"{table}__{numbered(pointer.generation)}").mutate_row(
+        row_key(entity, feature), DeleteAllFromRow()
+    )
 
     def undo() -> None:
         store.write_newer(pointer.generation, [cell])
@@ -140,13 +142,25 @@ _ALL = (
     Sabotage("flip-byte", "backed_up", "one bit flipped in a pack of the vault", frozenset({"vault"}), flip_byte),
     Sabotage("drop-pack", "backed_up", "a pack of the vault removed from its disk", frozenset({"vault"}), drop_pack),
     Sabotage(
-        "stale-index", "failed_over", "a row of away's index replaced, its label left as it was",
-        frozenset({"answers", "index"}), stale_index,
+        "stale-index",
+        "failed_over",
+        "a row of away's index replaced, its label left as it was",
+        frozenset({"answers", "index"}),
+        stale_index,
     ),
-    Sabotage("no-fence", "stage", "home's writers hold no lease, so nobody can prove that they stopped",
-             frozenset({"fence"}), no_fence),
     Sabotage(
-        "lost-feature", "failed_over", "one feature removed from away's online store", frozenset({"features"}), lost_feature
+        "no-fence",
+        "stage",
+        "home's writers hold no lease, so nobody can prove that they stopped",
+        frozenset({"fence"}),
+        no_fence,
     ),
-)  # fmt: skip
+    Sabotage(
+        "lost-feature",
+        "failed_over",
+        "one feature removed from away's online store",
+        frozenset({"features"}),
+        lost_feature,
+    ),
+)
 SABOTAGES: dict[str, Sabotage] = {each.name: each for each in _ALL}

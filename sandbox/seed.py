@@ -89,7 +89,7 @@ def seed(stage: Stage, progress: Say = lambda _: None) -> Seeded:
 
     def embedded(done: int, total: int) -> None:
         nonlocal told
-        if time.monotonic() - told > 2 or done == total:  # noqa: PLR2004 - seconds between two lines
+        if time.monotonic() - told > 2 or done == total:
             told = time.monotonic()
             say(f"embedded {done:,} of {total:,} passages")
 
@@ -142,7 +142,9 @@ def _make_buckets(stage: Stage) -> None:
         (settings.register_.url, settings.register_, True),
     ):
         s3, bucket = aws.client("s3", access), split_url(url)[1]
-        place = {} if access.region == "us-east-1" else {"CreateBucketConfiguration": {"LocationConstraint": access.region}}
+        place = (
+            {} if access.region == "us-east-1" else {"CreateBucketConfiguration": {"LocationConstraint": access.region}}
+        )
         s3.create_bucket(Bucket=bucket, **place)
         if versioned:
             s3.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
@@ -173,7 +175,7 @@ def _fill_index(stage: Stage, passages: list[Passage], vectors: NDArray[np.float
 
 def connect(url: str) -> psycopg.Connection[tuple[Any, ...]]:
     """Open the database of a ``pgvector://`` URL as its owner."""
-    from sandbox.postgres import PASSWORD_VARIABLE  # noqa: PLC0415 - the name of a variable alone
+    from sandbox.postgres import PASSWORD_VARIABLE
 
     return psycopg.connect(
         url.replace("pgvector://", "postgresql://").partition("?")[0], password=os.environ.get(PASSWORD_VARIABLE)
@@ -205,8 +207,10 @@ def history(entities: int, titles: list[str]) -> Iterator[pa.Table]:
     random = np.random.default_rng(_SEED)
     for day in range(_DAYS):
         written = _FIRST_DAY + timedelta(days=day)
-        chosen = np.arange(entities) if day == 0 else np.flatnonzero(random.random(entities) < 0.6)  # noqa: PLR2004
-        columns: dict[str, list[Any]] = {name: [] for name in ("entity", "event_timestamp", "created_timestamp", *FEATURES)}
+        chosen = np.arange(entities) if day == 0 else np.flatnonzero(random.random(entities) < 0.6)
+        columns: dict[str, list[Any]] = {
+            name: [] for name in ("entity", "event_timestamp", "created_timestamp", *FEATURES)
+        }
         for entity in chosen:
             late = timedelta(days=2) if day and random.random() < _LATE_SHARE else timedelta()
             event = written + timedelta(microseconds=int(random.integers(0, 80_000_000_000)))
@@ -220,7 +224,7 @@ def history(entities: int, titles: list[str]) -> Iterator[pa.Table]:
                 _SEGMENTS[int(random.integers(len(_SEGMENTS)))],
             )
             for name, value in zip(FEATURES, values, strict=True):
-                columns[name].append(value if day == 0 or random.random() < 0.7 else None)  # noqa: PLR2004
+                columns[name].append(value if day == 0 or random.random() < 0.7 else None)
         moment = pa.timestamp("us", tz="UTC")
         yield pa.table(
             {

@@ -132,7 +132,9 @@ class Stage:
             lambda: self._start_moto("neither", "register_s3", "register (S3)"),
             lambda: self._start_postgres("home"),
             lambda: self._start_postgres("away"),
-            lambda: self._start_module("away", "gcs", "GCS", "sandbox.gcs_server", "--data", self.directory / "away/gcs"),
+            lambda: self._start_module(
+                "away", "gcs", "GCS", "sandbox.gcs_server", "--data", self.directory / "away/gcs"
+            ),
             lambda: self._start_module("away", "bigtable", "Bigtable", "sandbox.bigtable_server"),
         ]
         with ThreadPoolExecutor(len(starts), thread_name_prefix="start") as pool:
@@ -148,7 +150,9 @@ class Stage:
         port = self._ports["service"]
         instances = [f"home-{number}" for number in range(1, HOME_INSTANCES + 1)]
         targets = self.directory / "home" / "targets.json"
-        targets.write_text(json.dumps([f"{ADDRESSES['home']}:{self._ports[name]}" for name in instances]), encoding="utf-8")
+        targets.write_text(
+            json.dumps([f"{ADDRESSES['home']}:{self._ports[name]}" for name in instances]), encoding="utf-8"
+        )
         with ThreadPoolExecutor(8, thread_name_prefix="start") as pool:
             futures = [pool.submit(self._start_instance, name) for name in instances]
             futures.append(pool.submit(self._start_dns))
@@ -157,8 +161,10 @@ class Stage:
                 say(future.result())
         say(self._start_module("home", "service", "load balancer", "sandbox.balancer", "--targets", targets))
         say(self._start_module("away", "service", "load balancer", "sandbox.balancer", "--targets", self._away_targets))
-        self.urls["service"] = f"http://{ADDRESSES['home']}:{port} (home), http://{ADDRESSES['away']}:{port} (away)"
-        self.urls["name"] = f"{self.settings.traffic.url.rpartition('/')[2]} by the resolver {self.settings.traffic.resolvers[0]}"
+        home, away = (f"http://{ADDRESSES[place]}:{port}" for place in ("home", "away"))
+        self.urls["service"] = f"{home} (home), {away} (away)"
+        name, resolver = self.settings.traffic.url.rpartition("/")[2], self.settings.traffic.resolvers[0]
+        self.urls["name"] = f"{name}, asked of the resolver {resolver}"
 
     def start_workers(self, say: Say = lambda _: None) -> None:
         """Start one Prefect worker a pool; a pool that is not there yet is made. Raises ServerDidNotStart."""
@@ -342,13 +348,23 @@ class Stage:
 
     def _start_moto(self, place: Place, key: str, name: str) -> str:
         host, port = ADDRESSES[place], self._ports[key]
-        command = [sys.executable, "-m", "moto.server", "-H", host, "-p", str(port)]
+        command = [sys.executable, "-m", "sandbox.moto_server", "-H", host, "-p", str(port)]
         return self._launch(place, name, command, lambda: process.listens(host, port))
 
     def _start_postgres(self, place: Place) -> str:
         host, port = ADDRESSES[place], self._ports[f"{place}_postgres"]
         data = self.directory / place / "postgres"
-        command: list[str | Path] = [sys.executable, "-m", "sandbox.postgres", "--host", host, "--port", str(port), "--data", data]
+        command: list[str | Path] = [
+            sys.executable,
+            "-m",
+            "sandbox.postgres",
+            "--host",
+            host,
+            "--port",
+            str(port),
+            "--data",
+            data,
+        ]
         return self._launch(place, "PostgreSQL", command, lambda: accepts_connections(host, port))
 
     def _start_prefect(self) -> str:
@@ -356,7 +372,9 @@ class Stage:
         url = f"http://{host}:{port}"
         command = [sys.executable, "-m", "prefect", "server", "start", "--host", host, "--port", str(port)]
         self.urls["Prefect UI"] = url
-        return self._launch("neither", "Prefect server", command, lambda: _answers(f"{url}/api/health"), _PREFECT_SECONDS)
+        return self._launch(
+            "neither", "Prefect server", command, lambda: _answers(f"{url}/api/health"), _PREFECT_SECONDS
+        )
 
     def _start_worker(self, pool: str) -> str:
         name = f"Prefect worker {pool}"
@@ -394,15 +412,21 @@ class Stage:
     def _start_compute(self) -> str:
         _, zone, group = split_url(self.settings.capacity.away)
         instance = [
-            sys.executable, "-m", "sandbox.inference", "--name", "{name}", "--site", "away", "--config", str(self.config),
-            "--host", ADDRESSES["away"], "--port", "{port}",
-        ]  # fmt: skip
+            *(sys.executable, "-m", "sandbox.inference", "--name", "{name}", "--site", "away"),
+            *("--config", str(self.config), "--host", ADDRESSES["away"], "--port", "{port}"),
+        ]
         self._away_targets.parent.mkdir(parents=True, exist_ok=True)
-        return self._start_module(
-            "away", "compute", "Compute Engine", "sandbox.compute_server", "--project", self.settings.sites.away.project or "",
-            "--zone", zone, "--group", group, "--size", str(self.settings.capacity.warm), "--instance-command",
-            json.dumps(instance), "--targets", self._away_targets, "--logs", self.directory / "log",
-        )  # fmt: skip
+        options: dict[str, str | Path] = {
+            "--project": self.settings.sites.away.project or "",
+            "--zone": zone,
+            "--group": group,
+            "--size": str(self.settings.capacity.warm),
+            "--instance-command": json.dumps(instance),
+            "--targets": self._away_targets,
+            "--logs": self.directory / "log",
+        }
+        flat = [part for option in options.items() for part in option]
+        return self._start_module("away", "compute", "Compute Engine", "sandbox.compute_server", *flat)
 
 
 _PLACES: dict[str, Place] = {

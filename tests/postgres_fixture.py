@@ -1,4 +1,4 @@
-"""One PostgreSQL with pgvector a test session, and fresh databases in it: a database is a site's server to the product."""
+"""One PostgreSQL with pgvector a test session, and fresh databases in it: each is a site's server to the product."""
 
 from __future__ import annotations
 

@@ -1,5 +1,7 @@
 """Two kinds of sites that hold one vector index, for the contract: rows go in as an owner would write them."""
 
+# ruff: noqa: S608 - the names in these statements are the test's own
+
 from __future__ import annotations
 
 import json
@@ -154,7 +156,9 @@ class PgvectorSite:
         self.execute(f"COMMENT ON TABLE {TABLE} IS '{quoted}'")
 
     def tables(self) -> list[str]:
-        found = self.execute("SELECT relname FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace")
+        found = self.execute(
+            "SELECT relname FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace"
+        )
         return sorted(row[0] for row in found)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import fcntl
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +21,7 @@ from understudy.errors import Conflict, Corrupt, NotFound, Unreachable, Unsuppor
 from understudy.objects.file import FileStore
 from understudy.objects.gcs import GcsStore
 from understudy.objects.memory import MemoryStore
-from understudy.objects.s3 import S3Store
+from understudy.objects.s3 import S3Store, _NoSuchUpload, _Upload
 from understudy.settings import Access
 
 if TYPE_CHECKING:
@@ -299,7 +300,10 @@ def pieces(data: bytes, *sizes: int) -> Iterator[bytes]:
         position, turn = position + size, turn + 1
 
 
-@pytest.mark.parametrize("data", [b"x", b"small" * 100, BIG], ids=["one", "small", "big"])
+EXACT = bytes(2 * (8 << 20))  # two parts of either vendor, to the byte
+
+
+@pytest.mark.parametrize("data", [b"x", b"small" * 100, BIG, EXACT], ids=["one", "small", "big", "exact"])
 def test_a_stream_of_odd_parts_arrives_whole(store: ObjectStore, data: bytes) -> None:
     info = store.put_stream("stream", pieces(data, 1, 0, 3_000_001, 77, 9_000_000), len(data))
     assert data == store.get("stream")
@@ -424,6 +428,21 @@ def test_a_stream_whose_last_answer_was_lost_is_there(behind: Behind) -> None:
     assert BIG == behind.direct.get("stream")
 
 
+def test_a_finished_upload_is_known_by_its_etag(make_s3_bucket: Callable[..., str], aws_access: Access) -> None:
+    """Moto repeats the answer to a second completion; S3 may say NoSuchUpload."""
+    store = S3Store(make_s3_bucket(), client=aws.client("s3", aws_access))
+    info = store.put_stream("stream", [BIG], len(BIG))
+    upload = _Upload(store, "stream")
+    upload.send(BIG[: 8 << 20])
+    upload.send(BIG[8 << 20 : 16 << 20])
+    upload.send(BIG[16 << 20 :])
+    assert info.token == upload._completed(len(BIG), _NoSuchUpload("gone")).token
+    store.put("stream", BIG)
+    with pytest.raises(Unreachable):
+        upload._completed(len(BIG), _NoSuchUpload("gone"))
+    upload.abort()
+
+
 def test_a_dead_server_is_noticed_within_seconds(tmp_path: Path) -> None:
     url, server = launch_gcs(tmp_path / "data", tmp_path / "log")
     make_gcs_bucket(url, "bucket")
@@ -434,15 +453,13 @@ def test_a_dead_server_is_noticed_within_seconds(tmp_path: Path) -> None:
     started = time.monotonic()
     for dead in (gcs, s3):
         calls: tuple[Callable[[], object], ...] = (
-            lambda dead=dead: dead.get("kept"),
             lambda dead=dead: list(dead.list()),
             lambda dead=dead: dead.create("new", b""),
-            dead.now,
         )
         for call in calls:
             with pytest.raises(Unreachable, match="cannot be reached"):
                 call()
-    assert 8 * 5 > time.monotonic() - started
+    assert 4 * 5 > time.monotonic() - started
 
 
 def test_a_server_over_the_same_disk_serves_what_was_there(tmp_path: Path) -> None:
@@ -532,6 +549,18 @@ def test_what_is_half_written_is_in_no_listing(tmp_path: Path) -> None:
     store.put_stream("file", parts(), 9)
     assert ([], ["file"]) == (seen, [info.key for info in store.list()])
     assert ["lock"] == [path.name for path in (tmp_path / ".understudy").iterdir()]
+
+
+def test_a_replace_waits_for_another_process_that_writes(tmp_path: Path) -> None:
+    store = FileStore(tmp_path)
+    first = store.put("pointer", b"1")
+    with (tmp_path / ".understudy" / "lock").open("rb") as held, ThreadPoolExecutor(1) as pool:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        waiting = pool.submit(store.replace, "pointer", b"2", expected=first.token)
+        time.sleep(0.1)
+        assert (False, b"1") == (waiting.done(), store.get("pointer"))
+        fcntl.flock(held, fcntl.LOCK_UN)
+        assert waiting.result(5).token == store.head("pointer").token
 
 
 def test_a_missing_folder_is_not_found(tmp_path: Path) -> None:

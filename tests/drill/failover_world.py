@@ -12,7 +12,6 @@ import signal
 import threading
 from dataclasses import asdict
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tests.unit.example import example
@@ -32,6 +31,7 @@ from understudy.vault.store import Vault, to_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from pathlib import Path
 
     from understudy.objects.interface import ObjectInfo
     from understudy.settings import SiteRole

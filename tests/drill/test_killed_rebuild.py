@@ -1,5 +1,7 @@
 """A rebuild is killed at every stage: what served goes on serving, the next run completes, nothing is left over."""
 
+# ruff: noqa: S608 - the names in these statements are the test's own
+
 from __future__ import annotations
 
 import subprocess
@@ -7,11 +9,14 @@ import sys
 import time
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from tests.vector_sites import LABELS, TABLE, PgvectorSite
 from understudy.objects.file import FileStore
 from understudy.vault.store import open_vault
+from understudy.vectors.interface import Column, Hnsw, PlainIndex, Schema
+from understudy.vectors.memory import MemoryVectors
 from understudy.vectors.replicate import export, rebuild, verify
 
 # Enough that the graph takes about a second: the kill must fall into the middle of it.
@@ -24,22 +29,35 @@ def vault(tmp_path_factory):
     return open_vault(FileStore(tmp_path_factory.mktemp("vault")))
 
 
-def fill(site, rows, seed):
-    vectors = np.random.default_rng(seed).standard_normal((rows, DIMENSION)).astype(np.float32)
+def fill(site):
+    """What serves before: fewer rows, as an earlier state would have."""
+    vectors = np.random.default_rng(2).standard_normal((50, DIMENSION)).astype(np.float32)
+    site.execute(f"CREATE TABLE {TABLE} (id int PRIMARY KEY, embedding vector({DIMENSION}))")
     with site.connect() as connection, connection.cursor() as cursor:
-        cursor.execute(f"CREATE TABLE {TABLE} (id int PRIMARY KEY, embedding vector({DIMENSION}))")
-        with cursor.copy(f"COPY {TABLE} FROM STDIN") as copy:
-            for number, vector in enumerate(vectors.tolist()):
-                copy.write_row((number, str(vector)))
-        cursor.execute(f"CREATE INDEX ON {TABLE} USING hnsw (embedding vector_l2_ops)")
-    site.label(LABELS)
+        values = [(number, str(vector)) for number, vector in enumerate(vectors.tolist())]
+        cursor.executemany(f"INSERT INTO {TABLE} VALUES (%s, %s::vector)", values)
 
 
-def fill_vault(make_database, vault):
-    if not list(vault.store.list("vectors/")):
-        source = PgvectorSite(make_database())
-        fill(source, ROWS, seed=1)
-        export(source.store, vault, index="products")
+def fill_vault(vault):
+    if list(vault.store.list("vectors/")):
+        return
+    schema = Schema(
+        columns=(
+            Column("id", "int4", "integer", nullable=False),
+            Column("embedding", "vector", f"vector({DIMENSION})"),
+        ),
+        id="id",
+        vector="embedding",
+        dimension=DIMENSION,
+        metric="l2",
+        hnsw=(Hnsw("products_embedding_idx", "l2"),),
+        indexes=(PlainIndex("products_pkey", "USING btree (id)", unique=True, primary=True),),
+    )
+    vectors = np.random.default_rng(1).standard_normal((ROWS, DIMENSION)).astype(np.float32)
+    arrays = [pa.array(np.arange(ROWS, dtype=np.int32)), pa.array(list(vectors), schema.arrow().field(1).type)]
+    source = MemoryVectors("source")
+    source.replace(schema, pa.Table.from_arrays(arrays, schema=schema.arrow()), LABELS)
+    export(source, vault, index="products")
 
 
 def run_child(vault, target, stage):
@@ -64,8 +82,8 @@ def green_backends(site):
 )
 def test_a_rebuild_killed(make_database, vault, stage):
     target = PgvectorSite(make_database())
-    fill_vault(make_database, vault)
-    fill(target, 50, seed=2)
+    fill_vault(vault)
+    fill(target)
     before = target.execute(f"SELECT id, embedding::text FROM {TABLE} ORDER BY id")
     assert -9 == run_child(vault, target, stage)
     assert before == target.execute(f"SELECT id, embedding::text FROM {TABLE} ORDER BY id")
@@ -87,7 +105,7 @@ def test_a_rebuild_killed(make_database, vault, stage):
 
 def test_a_rebuild_killed_after_the_swap_is_done(make_database, vault):
     target = PgvectorSite(make_database())
-    fill_vault(make_database, vault)
+    fill_vault(vault)
     assert -9 == run_child(vault, target, "swapped")
     assert "unchanged" == rebuild(vault, target.store, index="products").verdict
     assert ROWS == verify(vault, target.store, index="products").items_total

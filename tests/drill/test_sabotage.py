@@ -155,3 +155,27 @@ def test_the_lost_site_answers_nobody(drill: Drill) -> None:
     client.resolve = lambda: drill.stage.settings.traffic.addresses["home"]  # type: ignore[method-assign]
     with pytest.raises(NotAnswered, match="does not answer"):
         client.health()
+
+
+@pytest.mark.parametrize(
+    ("status", "path", "body"),
+    [
+        (400, "/recommend", {"text": "no entity"}),
+        (400, "/recommend", {"entity": "canary", "k": 0}),
+        (400, "/features", {"entity": "canary", "feature": "watched"}),
+        (400, "/features", {"entity": "canary", "feature": "watched", "value": 1, "event_time": "yesterday"}),
+    ],
+)
+def test_an_instance_says_what_is_wrong_with_a_request(drill: Drill, status: int, path: str, body: object) -> None:
+    with pytest.raises(NotAnswered) as caught:
+        Client(drill.stage.settings).call("POST", path, body)  # type: ignore[arg-type]
+    assert status == caught.value.status
+
+
+def test_a_write_is_read_back_and_can_be_deleted(drill: Drill) -> None:
+    client = Client(drill.stage.settings)
+    client.write("somebody", "interest", "How do I parse command line arguments?")
+    assert "interest" in client.recommend("somebody")["features"]
+    assert client.recommend("somebody")["hits"] != client.recommend("nobody")["hits"]
+    client.write("somebody", "interest", None)
+    assert {} == client.recommend("somebody")["features"]

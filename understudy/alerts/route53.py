@@ -12,9 +12,11 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from understudy.alerts.interface import Watched
 from understudy.errors import Conflict, Denied, NotFound, Permanent, Throttled, Unreachable
+from understudy.objects.attempts import persist
 
 if TYPE_CHECKING:
     from mypy_boto3_route53.client import Route53Client
+    from mypy_boto3_route53.type_defs import HealthCheckTypeDef
 
 
 class Route53Alerts:
@@ -29,12 +31,15 @@ class Route53Alerts:
 
     def read(self) -> Watched:
         """See the interface."""
-        try:
-            found = self._client.get_health_check(HealthCheckId=self.health_check)["HealthCheck"]
-        except (ClientError, BotoCoreError) as error:
-            _translate(error, self.health_check)
+        found = persist(self._get)
         config = found["HealthCheckConfig"]
         return Watched(config.get("IPAddress", ""), int(config.get("Port", 80)), str(found["HealthCheckVersion"]))
+
+    def _get(self) -> HealthCheckTypeDef:
+        try:
+            return self._client.get_health_check(HealthCheckId=self.health_check)["HealthCheck"]
+        except (ClientError, BotoCoreError) as error:
+            _translate(error, self.health_check)
 
     def point(self, address: str, port: int, *, expected: Watched) -> Watched:
         """See the interface."""

@@ -21,8 +21,8 @@ POOL_CONNECTIONS = 32
 
 #: What a sandbox on loopback is given, so that no real key is looked for, nor sent to it.
 _LOOPBACK_KEYS = ("understudy", "loopback", None)
-#: Services whose adapter tries again by itself (understudy.objects.attempts).
-_OWN_ATTEMPTS = frozenset({"s3"})
+#: Services whose adapter tries again by itself (understudy.objects.attempts), and knows how long a call can take.
+_OWN_ATTEMPTS = frozenset({"s3", "route53"})
 _ATTEMPTS = 3
 
 _lock = threading.Lock()

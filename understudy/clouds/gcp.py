@@ -43,15 +43,37 @@ def credentials(access: Access, api: str) -> Any:  # noqa: ANN401 - google.auth 
     from google.auth.exceptions import GoogleAuthError
 
     try:
-        if not access.credentials:
-            return google.auth.default(scopes=_SCOPES)[0]  # type: ignore[no-untyped-call, unused-ignore]
-        value = json.loads(resolve(access.credentials))
-        return google.auth.load_credentials_from_dict(value, scopes=_SCOPES)[0]  # type: ignore[no-untyped-call, unused-ignore]
-    except (GoogleAuthError, ValueError, AttributeError) as error:
+        if access.credentials:
+            return _read_credentials(json.loads(resolve(access.credentials)))
+        return google.auth.default(scopes=_SCOPES)[0]  # type: ignore[no-untyped-call, unused-ignore]
+    except (GoogleAuthError, ValueError, TypeError, KeyError, AttributeError) as error:
         what = access.credentials or "Google's default chain"
         message = f"{what} gives no Google Cloud credentials"
         hint = "write the JSON of a service account there, or run gcloud auth application-default login"
         raise InvalidConfig(message, hint=hint) from error
+
+
+def _read_credentials(value: dict[str, Any]) -> Any:  # noqa: ANN401 - google.auth has no types
+    """Return credentials of the kinds we know; a kind that would run a command of the file's choosing is none of them."""
+    match value["type"]:
+        case "service_account":
+            from google.oauth2 import service_account
+
+            return service_account.Credentials.from_service_account_info(value, scopes=_SCOPES)  # type: ignore[no-untyped-call, unused-ignore]
+        case "authorized_user":
+            from google.oauth2 import credentials as user
+
+            return user.Credentials.from_authorized_user_info(value, scopes=_SCOPES)  # type: ignore[no-untyped-call, unused-ignore]
+        case "external_account" if str(value["credential_source"].get("environment_id", "")).startswith("aws"):
+            from google.auth import aws
+
+            return aws.Credentials.from_info(value, scopes=_SCOPES)  # type: ignore[no-untyped-call, unused-ignore]
+        case "external_account" if "executable" not in value["credential_source"]:
+            from google.auth import identity_pool
+
+            return identity_pool.Credentials.from_info(value, scopes=_SCOPES)  # type: ignore[no-untyped-call, unused-ignore]
+    message = f"credentials of the type {value['type']} are not read"
+    raise ValueError(message)
 
 
 class Answer(NamedTuple):

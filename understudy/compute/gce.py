@@ -15,12 +15,13 @@ from google.cloud import compute_v1
 
 from understudy.compute.interface import Group
 from understudy.errors import Denied, NotFound, NotReady, Permanent, Refused, Throttled, Transient, Unreachable
+from understudy.objects.attempts import persist
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 _CALL_SECONDS = 10.0
-_RUNNING = "RUNNING"
+_RUNNING, _AT_REST = "RUNNING", "NONE"
 
 
 class GceCompute:
@@ -60,27 +61,7 @@ class GceCompute:
 
     def read(self) -> Group:
         """See the interface."""
-        try:
-            manager = self._managers.get(
-                instance_group_manager=self.name,
-                timeout=_CALL_SECONDS,
-                retry=None,
-                project=self.project,
-                zone=self.zone,
-            )
-            instances = self._managers.list_managed_instances(
-                instance_group_manager=self.name,
-                timeout=_CALL_SECONDS,
-                retry=None,
-                project=self.project,
-                zone=self.zone,
-            )
-            running = sum(
-                instance.instance_status == _RUNNING and instance.current_action == "NONE" for instance in instances
-            )
-        except (google_errors.GoogleAPIError, GoogleAuthError, OSError) as error:
-            _translate(error, self.name)
-        return Group(self.name, int(manager.target_size), running, stable=bool(manager.status.is_stable))
+        return persist(self._read)
 
     def resize(self, size: int) -> Group:
         """See the interface."""
@@ -90,15 +71,8 @@ class GceCompute:
         now = self.read()
         if now.size == size:
             return now
+        operation = persist(lambda: self._ask_for(size))
         try:
-            operation = self._managers.resize_unary(
-                instance_group_manager=self.name,
-                size=size,
-                timeout=_CALL_SECONDS,
-                retry=None,
-                project=self.project,
-                zone=self.zone,
-            )
             deadline = time.monotonic() + self._operation_seconds_max
             while operation.status != compute_v1.Operation.Status.DONE:
                 if time.monotonic() > deadline:
@@ -143,6 +117,41 @@ class GceCompute:
                 message = f"{group.running} of {size} instances of {self.name} run after {seconds_max:g}s"
                 raise NotReady(message, hint="ask for fewer, or for another type or zone")
             time.sleep(self._poll_seconds)
+
+    def _read(self) -> Group:
+        try:
+            manager = self._managers.get(
+                project=self.project,
+                zone=self.zone,
+                instance_group_manager=self.name,
+                timeout=_CALL_SECONDS,
+                retry=None,
+            )
+            instances = self._managers.list_managed_instances(
+                project=self.project,
+                zone=self.zone,
+                instance_group_manager=self.name,
+                timeout=_CALL_SECONDS,
+                retry=None,
+            )
+            running = sum(each.instance_status == _RUNNING and each.current_action == _AT_REST for each in instances)
+        except (google_errors.GoogleAPIError, GoogleAuthError, OSError) as error:
+            _translate(error, self.name)
+        return Group(self.name, int(manager.target_size), running, stable=bool(manager.status.is_stable))
+
+    def _ask_for(self, size: int) -> compute_v1.Operation:
+        """Send the resize; an absolute size may be asked for twice."""
+        try:
+            return self._managers.resize_unary(
+                project=self.project,
+                zone=self.zone,
+                instance_group_manager=self.name,
+                size=size,
+                timeout=_CALL_SECONDS,
+                retry=None,
+            )
+        except (google_errors.GoogleAPIError, GoogleAuthError, OSError) as error:
+            _translate(error, self.name)
 
 
 def _translate(error: Exception, group: str) -> NoReturn:

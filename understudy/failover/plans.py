@@ -13,6 +13,7 @@ from understudy.failover.plan import Plan
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from understudy.failover.register import Register
     from understudy.objects.interface import ObjectStore
 
 _PREFIX = "plans/"
@@ -38,6 +39,21 @@ def load_plan(store: ObjectStore, plan_id: str) -> Plan:
     except ValidationError as error:
         message = f"plan {plan_id} cannot be read; another version of understudy wrote it"
         raise Corrupt(message, hint="make a new one", next_command="understudy failover plan") from error
+
+
+def plan_to_run(register: Register, *, service: str, plan_id: str = "") -> Plan:
+    """Return the plan that ``run`` takes: by its id, else the one that was left part way, else the newest fresh one.
+
+    Raises:
+        NotFound: there is no plan of that id.
+        Refused: no id, nothing to resume, and no fresh plan.
+    """
+    if plan_id:
+        return load_plan(register.store, plan_id)
+    holder = register.read().holder
+    if holder is not None:
+        return load_plan(register.store, holder.plan)
+    return newest_plan(register.store, service=service, now=register.now())
 
 
 def newest_plan(store: ObjectStore, *, service: str, now: datetime) -> Plan:

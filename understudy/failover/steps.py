@@ -38,7 +38,7 @@ class Pace:
     """
 
     hold_seconds: float = 15.0
-    effect_seconds: float = 25.0
+    effect_seconds: float = 30.0
     poll_seconds: float = 0.25
     door_seconds: float = 60.0
     watch_times: int = 5

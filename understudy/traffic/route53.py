@@ -8,7 +8,7 @@ call harmless. https://docs.aws.amazon.com/Route53/latest/APIReference/API_Chang
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 from botocore.exceptions import BotoCoreError, ClientError
 
@@ -23,15 +23,18 @@ from understudy.errors import (
     Unreachable,
     Unsupported,
 )
+from understudy.objects.attempts import persist
 from understudy.traffic.interface import SHARE_MAX, Routing, Way, check_shares
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from mypy_boto3_route53.client import Route53Client
     from mypy_boto3_route53.type_defs import ChangeTypeDef
 
     from understudy.settings import SiteRole
+
+_Result = TypeVar("_Result")
 
 _POLL_SECONDS = 1.0
 _ROLES: tuple[SiteRole, ...] = ("home", "away")
@@ -61,12 +64,11 @@ class Route53Traffic:
         """See the interface."""
         ways: dict[SiteRole, Way] = {}
         ttl = 0
-        try:
-            page = self._client.list_resource_record_sets(
+        page = self._ask(
+            lambda: self._client.list_resource_record_sets(
                 HostedZoneId=self.zone, StartRecordName=f"{self.name}.", StartRecordType="A", MaxItems="100"
             )
-        except (ClientError, BotoCoreError) as error:
-            _translate(error, f"{self.name} in zone {self.zone}")
+        )
         for record in page["ResourceRecordSets"]:
             if record["Name"].rstrip(".") != self.name or record["Type"] != "A":
                 continue
@@ -111,13 +113,12 @@ class Route53Traffic:
             }
             for site, way in sorted(meant.ways.items())
         ]
-        try:
-            answer = self._client.change_resource_record_sets(
+        answer = self._ask(
+            lambda: self._client.change_resource_record_sets(
                 HostedZoneId=self.zone, ChangeBatch={"Comment": "understudy", "Changes": changes}
             )
-            self._await(answer["ChangeInfo"]["Id"], answer["ChangeInfo"]["Status"])
-        except (ClientError, BotoCoreError) as error:
-            _translate(error, f"{self.name} in zone {self.zone}")
+        )
+        self._await(answer["ChangeInfo"]["Id"], answer["ChangeInfo"]["Status"])
         found = self.read()
         if found != meant:
             message = f"{self.name} was to lead to {meant}, but leads to {found}"
@@ -132,7 +133,18 @@ class Route53Traffic:
                 message = f"Route 53 has not spread the change of {self.name} within {self._insync_seconds_max:g}s"
                 raise Transient(message, hint="the same command resumes")
             time.sleep(_POLL_SECONDS)
-            status = self._client.get_change(Id=change)["ChangeInfo"]["Status"]
+            status = self._ask(lambda: self._client.get_change(Id=change))["ChangeInfo"]["Status"]
+
+    def _ask(self, call: Callable[[], _Result]) -> _Result:
+        """Call, a few times when there is no answer: absolute weights may be written twice."""
+
+        def once() -> _Result:
+            try:
+                return call()
+            except (ClientError, BotoCoreError) as error:
+                _translate(error, f"{self.name} in zone {self.zone}")
+
+        return persist(once)
 
 
 def _translate(error: ClientError | BotoCoreError, what: str) -> NoReturn:

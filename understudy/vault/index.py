@@ -318,7 +318,15 @@ def _read_shard(vault: Vault, key: str, sequence: int) -> tuple[_Segment, dict[s
         raise Corrupt(message) from error
     try:
         return _parse_shard(data, sequence)
-    except (pa.ArrowException, OSError, AttributeError, KeyError, TypeError, ValueError, orjson.JSONDecodeError) as error:
+    except (
+        pa.ArrowException,
+        OSError,
+        AttributeError,
+        KeyError,
+        TypeError,
+        ValueError,
+        orjson.JSONDecodeError,
+    ) as error:
         message = f"index shard {key} of {vault.url} is damaged: {error}"
         raise Corrupt(
             message, hint="restore it from the bucket's own versions; the packs themselves say what they hold"

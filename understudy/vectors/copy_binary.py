@@ -1,7 +1,7 @@
 """PostgreSQL's COPY BINARY stream to Arrow record batches and back, bit for bit. Pure: bytes in, bytes out.
 
-The format: https://www.postgresql.org/docs/current/sql-copy.html (File Formats, Binary Format). The bytes of a value are
-those of the type's send function; pgvector's ``vector`` is int16 dimension, int16 unused, then big-endian float4 each
+The format: https://www.postgresql.org/docs/current/sql-copy.html (File Formats, Binary Format). The bytes of a value
+are those of the type's send function; pgvector's ``vector`` is int16 dimension, int16 unused, then big-endian float4 each
 (``halfvec`` the same with float2).
 """
 
@@ -218,7 +218,7 @@ def _decode_vectors(schema: Schema, column: Column, values: Values, present: np.
 
 
 def vector_bits(array: pa.Array, dimension: int) -> np.ndarray:
-    """Return the vectors of a ``fixed_size_list`` array as unsigned integers, shape (rows, dimension); nulls as they lie."""
+    """Return vectors (a ``fixed_size_list``) as unsigned integers, shape (rows, dimension); nulls as they lie."""
     inner = array.values
     code = np.dtype("<u4" if inner.type.bit_width == 32 else "<u2")
     if not len(array):

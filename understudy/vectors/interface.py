@@ -1,7 +1,7 @@
 """The vector store in our words. ``memory.py`` is its executable description; every adapter passes one contract.
 
-Rows travel as Arrow record batches whose columns stand in the schema's order, in the types of ``arrow_type``. The vector
-is a ``fixed_size_list`` of the very bits that the vendor holds: NaN payloads, -0.0 and denormals included.
+Rows travel as Arrow record batches whose columns stand in the schema's order, in the types of ``arrow_type``. The
+vector is a ``fixed_size_list`` of the very bits that the vendor holds: NaN payloads, -0.0 and denormals included.
 """
 
 from __future__ import annotations

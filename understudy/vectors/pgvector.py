@@ -227,7 +227,7 @@ class PgvectorStore:
                 self._named = {token: (schema, int(labels.get("ef_search", 0) or 0))}
                 known = self._named[token]
             return _search(
-                connection, config, config.table, known[0], vector, k, exact=exact, effort=effort or known[1]
+                connection, config, config.table, known[0], vector, k=k, exact=exact, effort=effort or known[1]
             )
 
     def close(self) -> None:
@@ -381,7 +381,8 @@ class _PgvectorGreen:
         served_id = sql.Identifier(self.served.schema.id)
         found = self._leader.execute(
             sql.SQL(
-                "SELECT count(*) FROM {old} s WHERE NOT EXISTS (SELECT 1 FROM {new} g WHERE g.{id}::text = s.{served}::text)"
+                "SELECT count(*) FROM {old} s "
+                "WHERE NOT EXISTS (SELECT 1 FROM {new} g WHERE g.{id}::text = s.{served}::text)"
                 if self.served.schema.column(self.served.schema.id).kind != self.schema.column(self.schema.id).kind
                 else "SELECT count(*) FROM {old} s WHERE NOT EXISTS (SELECT 1 FROM {new} g WHERE g.{id} = s.{served})"
             ).format(old=old, new=new, id=sql.Identifier(self.schema.id), served=served_id)
@@ -389,7 +390,7 @@ class _PgvectorGreen:
         return int(found[0]) if found else 0
 
     def query(self, vector: np.ndarray, k: int, *, exact: bool, effort: int | None = None) -> list[Hit]:
-        return _search(self._leader, self.config, self.table, self.schema, vector, k, exact=exact, effort=effort or 0)
+        return _search(self._leader, self.config, self.table, self.schema, vector, k=k, exact=exact, effort=effort or 0)
 
     def sample(self, count: int) -> list[np.ndarray]:
         column, identifier = sql.Identifier(self.schema.vector), sql.Identifier(self.schema.id)
@@ -723,8 +724,8 @@ def _columns(
     connection: psycopg.Connection[Any], oid: int, config: PgvectorConfig, table: str
 ) -> tuple[list[Column], dict[str, tuple[int, Element]]]:
     rows = connection.execute(
-        "SELECT a.attname, t.typname, format_type(a.atttypid, a.atttypmod), a.attnotnull, a.attidentity, a.attgenerated, "
-        "a.atttypmod, pg_get_expr(d.adbin, d.adrelid) FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid "
+        "SELECT a.attname, t.typname, format_type(a.atttypid, a.atttypmod), a.attnotnull, a.attidentity, "
+        "a.attgenerated, a.atttypmod, pg_get_expr(d.adbin, d.adrelid) FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid "
         "LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum "
         "WHERE a.attrelid = %s AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum",
         (oid,),
@@ -783,7 +784,8 @@ def _indexes(
             hnsw.append(Hnsw(name, metric, int(parameters.get("m", 16)), int(parameters.get("ef_construction", 64))))
             continue
         if method in {"hnsw", "ivfflat"}:
-            message = f"the index {name} of {table} is {method}{' over an expression or part of the rows' * (method == 'hnsw')}"
+            extent = " over an expression or part of the rows" if method == "hnsw" else ""
+            message = f"the index {name} of {table} is {method}{extent}"
             raise Unsupported(message, hint="HNSW over the whole vector column is what is rebuilt")
         plain.append(PlainIndex(name, definition, unique, primary))
         if primary:
@@ -794,7 +796,8 @@ def _indexes(
 def _left_behind(connection: psycopg.Connection[Any], oid: int) -> tuple[str, ...]:
     rows = connection.execute(
         "SELECT 'trigger ' || tgname FROM pg_trigger WHERE tgrelid = %(oid)s AND NOT tgisinternal "
-        "UNION ALL SELECT CASE contype WHEN 'c' THEN 'check ' WHEN 'f' THEN 'foreign key ' ELSE 'exclusion ' END || conname "
+        "UNION ALL SELECT CASE contype WHEN 'c' THEN 'check ' WHEN 'f' THEN 'foreign key ' ELSE 'exclusion ' END "
+        "|| conname "
         "FROM pg_constraint WHERE conrelid = %(oid)s AND contype IN ('c', 'f', 'x') "
         "UNION ALL SELECT 'policy ' || polname FROM pg_policy WHERE polrelid = %(oid)s ORDER BY 1",
         {"oid": oid},
@@ -819,12 +822,12 @@ def _search(
     table: str,
     schema: Schema,
     vector: np.ndarray,
-    k: int,
     *,
+    k: int,
     exact: bool,
     effort: int,
 ) -> list[Hit]:
-    # numpy prints the shortest text that reads back as the same float, which is what pgvector does with it.
+    # Every float32 is a double, whose text reads back as the same float32.
     text = "[" + ",".join(map(str, np.asarray(vector, np.float32).tolist())) + "]"
     kind = "vector" if schema.element == "float4" else "halfvec"
     distance = sql.SQL("{} {} %s::{}").format(
@@ -834,8 +837,8 @@ def _search(
     # The graph's scan ends at k rows by distance alone; an exact scan settles ties at the end by id as well.
     order = sql.SQL("d, {}").format(identifier) if exact else sql.SQL("d")
     statement = sql.SQL(
-        "SELECT {id}, d FROM (SELECT {id}, {distance} AS d FROM {table} WHERE {vector} IS NOT NULL ORDER BY {order} LIMIT %s) "
-        "AS nearest ORDER BY d, {id}"
+        "SELECT {id}, d FROM (SELECT {id}, {distance} AS d FROM {table} WHERE {vector} IS NOT NULL "
+        "ORDER BY {order} LIMIT %s) AS nearest ORDER BY d, {id}"
     ).format(
         id=identifier,
         distance=distance,
@@ -848,7 +851,11 @@ def _search(
         wanted = min(1000, max(effort, k)) if effort or k > _EFFORTS[0] else 0
         if exact:
             connection.execute("SET LOCAL enable_indexscan = off")
-        elif wanted:
+        elif schema.hnsw:
+            # In a small table the planner would rather scan and sort, and a recall measured so would say nothing.
+            connection.execute("SET LOCAL enable_seqscan = off")
+            connection.execute("SET LOCAL enable_sort = off")
+        if wanted and not exact:
             connection.execute(sql.SQL("SET LOCAL hnsw.ef_search = {}").format(sql.Literal(wanted)))
         rows = connection.execute(statement, (text, k), prepare=False).fetchall()
     sign = {"cosine": 1.0, "ip": 0.0, "l2": 0.0, "l1": 0.0}[schema.metric]

@@ -210,7 +210,9 @@ def rebuild(
         progress(f"{index}: index", 0, manifest.rows, "rows")
         hnsw_seconds = green.finish()
         if green.describe().schema.definition() != manifest.schema.definition():
-            message = f"{target.url} made other columns or indexes of {index} than sequence {manifest.sequence} asks for"
+            message = (
+                f"{target.url} made other columns or indexes of {index} than sequence {manifest.sequence} asks for"
+            )
             raise Unsupported(message, hint="compare the two tables' definitions; nothing was swapped")
         found, effort = _measure_recall(green, manifest)
         labels = {
@@ -364,10 +366,7 @@ class _Sender:
         missing = 0
         if before is not None and before.digest != digest:
             missing = self._missing(before, rows)
-        if part is None:
-            part = self._store(Part(number, rows.num_rows, digest), rows)
-        else:
-            part = replace(part, bucket=number)
+        part = replace(part, bucket=number) if part else self._store(Part(number, rows.num_rows, digest), rows)
         with self._lock:
             self._seen.add(number)
             self._vanished += missing
@@ -586,8 +585,8 @@ def _measure_recall(green: Green, manifest: Manifest) -> tuple[float, int]:
 
 def _scores(green: Green, query: np.ndarray, *, exact: bool, effort: int | None) -> list[float]:
     hits = green.query(query, RECALL_AT, exact=exact, effort=effort)
-    # The cosine of a zero vector is NaN, and no graph holds it.
-    return [hit.score for hit in hits if not math.isnan(hit.score)]
+    # The cosine of a zero vector is no number, and no graph holds it.
+    return [hit.score for hit in hits if math.isfinite(hit.score)]
 
 
 def _found(labels: dict[str, Any]) -> dict[str, Any]:

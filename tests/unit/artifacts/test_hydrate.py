@@ -88,7 +88,7 @@ def test_a_file_that_was_touched_is_written_again(vault, target):
     hydrate(vault, target, model="m", version="1")
     size = len(model_files()["config.json"])
     target.put("m/1/config.json", b"x" * size)
-    with pytest.raises(Corrupt, match="m/1/config.json .* another SHA-256"):
+    with pytest.raises(Corrupt, match=r"m/1/config.json .* another SHA-256"):
         verify_hydrated(vault, target, "m")
     report = hydrate(vault, target, model="m", version="1")
     assert 1 == report.items_new
@@ -99,7 +99,7 @@ def test_a_file_that_was_touched_is_written_again(vault, target):
 def test_a_file_that_is_gone_fails_the_verification_and_is_written_again(vault, target):
     hydrate(vault, target, model="m", version="1")
     target.delete("m/1/config.json")
-    with pytest.raises(Corrupt, match="m/1/config.json .* missing"):
+    with pytest.raises(Corrupt, match=r"m/1/config.json .* missing"):
         verify_hydrated(vault, target, "m")
     assert 1 == hydrate(vault, target, model="m", version="1").items_new
 
@@ -167,7 +167,7 @@ def test_chunks_in_another_order_never_become_a_file(vault, target):
     row = next(row for row in value["files"] if row["path"] == "model.safetensors")
     row["chunks"][1], row["chunks"][2] = row["chunks"][2], row["chunks"][1]
     vault.store.put(manifest_key("m", "1", 1), orjson.dumps(value))
-    with pytest.raises(Corrupt, match="m/1/model.safetensors has SHA-256"):
+    with pytest.raises(Corrupt, match=r"m/1/model.safetensors has SHA-256"):
         hydrate(vault, target, model="m", version="1")
     assert "m/1/model.safetensors" not in {info.key for info in target.list()}
 
@@ -186,7 +186,7 @@ def test_a_hostile_path_writes_nothing(vault, target, path):
 def test_a_chunk_that_no_index_knows_is_named(vault, target):
     for info in list(vault.store.list("index/")):
         vault.store.delete(info.key)
-    with pytest.raises(Corrupt, match="chunk .* is in no pack"):
+    with pytest.raises(Corrupt, match=r"chunk .* is in no pack"):
         hydrate(vault, target, model="m", version="1")
 
 

@@ -54,7 +54,21 @@ def test_a_manifest_comes_back_as_it_was_written():
 
 @pytest.mark.parametrize(
     "path",
-    ["../evil", "a/../../evil", "/etc/passwd", "a\\..\\b", "..", ".", "a//b", "a/./b", "", "a\nb", "a\0b", "x" * 1025, "a/"],
+    [
+        "../evil",
+        "a/../../evil",
+        "/etc/passwd",
+        "a\\..\\b",
+        "..",
+        ".",
+        "a//b",
+        "a/./b",
+        "",
+        "a\nb",
+        "a\0b",
+        "x" * 1025,
+        "a/",
+    ],
 )
 def test_a_path_that_leaves_its_directory_is_corrupt(path):
     with pytest.raises(Corrupt, match="names the file"):
@@ -126,7 +140,7 @@ def test_what_is_not_an_object_is_corrupt(data):
 
 
 def test_a_later_format_asks_for_an_upgrade():
-    with pytest.raises(Unsupported, match="[Uu]pgrade"):
+    with pytest.raises(Unsupported, match=r"[Uu]pgrade"):
         decode_manifest(b'{"format": 2}', "artifacts/m/1/00000003.json")
 
 

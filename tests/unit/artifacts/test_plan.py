@@ -9,8 +9,8 @@ from understudy.artifacts.plan import natural, plan, versions_in
 from understudy.objects.interface import ObjectInfo
 
 
-def listed(key, token="t1", size=3):
-    return ObjectInfo(key, size, token, None, datetime(2026, 11, 21, tzinfo=UTC))
+def listed(key, written="t1", size=3):
+    return ObjectInfo(key, size, written, None, datetime(2026, 11, 21, tzinfo=UTC))
 
 
 def planned(keys, newest):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import struct
 
 import numpy as np
@@ -136,8 +137,7 @@ def without_end(files):
         (lambda files: files | {"1_Pooling/config.json": b"{"}, "1_Pooling/config.json is not complete JSON"),
         (lambda files: {"config.json": files["config.json"]}, "no weights are yet"),
         (
-            lambda files: files
-            | {"model.safetensors.index.json": json.dumps({"weight_map": {"a": "model-2.safetensors"}}).encode()},
+            lambda files: files | {"model.safetensors.index.json": b'{"weight_map": {"a": "model-2.safetensors"}}'},
             "names model-2.safetensors, not there yet",
         ),
     ],
@@ -150,7 +150,7 @@ def test_a_version_that_is_not_whole_is_held_with_the_reason(vault, spoil, words
     assert "changed" == first.verdict
     assert "held" == second.verdict
     assert second.sentence.startswith("m 2: held, ")
-    assert __import__("re").search(words, second.details["reason"]), second.details["reason"]
+    assert re.search(words, second.details["reason"]), second.details["reason"]
     assert not [key for key in keys(vault) if key.startswith("artifacts/m/2/")]
     put_model(source, "2", model_files(changed=1))
     for path in {path for path in spoil(model_files()) if path not in model_files()}:
@@ -159,8 +159,9 @@ def test_a_version_that_is_not_whole_is_held_with_the_reason(vault, spoil, words
 
 
 def test_a_missing_shard_is_noticed_although_its_list_stayed(vault):
+    shards = {"a": "x.safetensors", "b": "y.safetensors"}
     files = {
-        "model.safetensors.index.json": json.dumps({"weight_map": {"a": "x.safetensors", "b": "y.safetensors"}}).encode(),
+        "model.safetensors.index.json": json.dumps({"weight_map": shards}).encode(),
         "x.safetensors": safetensors(layers(1)),
         "y.safetensors": safetensors(layers(1, seed=2)),
     }
@@ -313,7 +314,7 @@ def test_a_damaged_index_stops_a_push_in_a_sentence(source, vault):
     push(source, vault)
     vault.store.put("index/00000001/00000.parquet", b"PAR1 nonsense PAR1")
     put_model(source, "2", model_files(changed=1))
-    with pytest.raises(Corrupt, match="index/00000001/00000.parquet"):
+    with pytest.raises(Corrupt, match=r"index/00000001/00000.parquet"):
         push(source, vault)
 
 

@@ -168,7 +168,7 @@ def test_a_living_source_is_left_in_the_steps_of_the_ramp_and_a_dead_one_at_once
 
 
 def test_measured_times_replace_the_defaults() -> None:
-    measured = {kind: 0.5 for kind in ("claim", "model", "index", "features", "shift", "scale", "writes", "watch")}
+    measured = dict.fromkeys(("claim", "model", "index", "features", "shift", "scale", "writes", "watch"), 0.5)
     plan = make_plan(situation(timings=measured), SETTINGS)
 
     assert pytest.approx(17 + 4 * 0.5 + 0.5) == plan.serving_seconds

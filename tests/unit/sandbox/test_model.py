@@ -85,7 +85,9 @@ def test_sources_are_not_run_and_examples_are_left_out(tmp_path: Path) -> None:
         'def _private():\n    """Not for anybody to see."""\n'
     )
     found = corpus.passages(lambda texts: [len(text.split()) for text in texts], library=tmp_path)
-    assert [corpus.Passage("loud", "Does a thing that nobody wants", "Does a thing that nobody wants. It is loud.")] == found
+    assert [
+        corpus.Passage("loud", "Does a thing that nobody wants", "Does a thing that nobody wants. It is loud.")
+    ] == found
 
 
 def test_a_tuned_model_differs_in_one_layer_alone(files: dict[str, bytes]) -> None:
@@ -97,6 +99,8 @@ def test_a_tuned_model_differs_in_one_layer_alone(files: dict[str, bytes]) -> No
     changed = {name for name in before if before[name].tobytes() != after[name].tobytes()}
     assert changed == {name for name in before if name.startswith(tune.LAYER)}
     texts = ["copy a file", "read rows from a CSV file", "send an e-mail"]
-    apart = model.SentenceModel(files).embed_all(texts) - model.SentenceModel({**files, model.WEIGHTS: new}).embed_all(texts)
+    apart = model.SentenceModel(files).embed_all(texts) - model.SentenceModel({**files, model.WEIGHTS: new}).embed_all(
+        texts
+    )
     assert 1e-5 < float(np.abs(apart).max()) < 0.1
     assert all(np.isfinite(tensor).all() for tensor in after.values())

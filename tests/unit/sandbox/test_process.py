@@ -17,8 +17,11 @@ from sandbox import process
 if TYPE_CHECKING:
     from pathlib import Path
 
-SLEEPER = "import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'], " \
-    "start_new_session=True); print('ready', flush=True); time.sleep(60)"
+SLEEPER = """import subprocess, sys, time
+subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'], start_new_session=True)
+print('ready', flush=True)
+time.sleep(60)
+"""
 
 
 def says_ready(log: Path) -> bool:
@@ -36,8 +39,11 @@ def test_kill_reaches_a_grandchild_in_another_session(tmp_path: Path) -> None:
 
 
 def test_stop_asks_first(tmp_path: Path) -> None:
-    code = "import signal, sys; signal.signal(signal.SIGTERM, lambda *_: (print('asked'), sys.exit(0))); " \
-        "print('ready', flush=True); signal.pause()"
+    code = """import signal, sys
+signal.signal(signal.SIGTERM, lambda *_: (print('asked'), sys.exit(0)))
+print('ready', flush=True)
+signal.pause()
+"""
     log = tmp_path / "log"
     server = process.launch([sys.executable, "-c", code], name="polite", log=log, ready=lambda: says_ready(log))
     server.stop()
@@ -45,10 +51,14 @@ def test_stop_asks_first(tmp_path: Path) -> None:
 
 
 def test_a_server_that_ends_is_named_with_the_end_of_its_log(tmp_path: Path) -> None:
-    with pytest.raises(process.ServerDidNotStart, match=r"(?s)home: S3 ended while starting \(exit status 3\).*no luck"):
+    with pytest.raises(
+        process.ServerDidNotStart, match=r"(?s)home: S3 ended while starting \(exit status 3\).*no luck"
+    ):
         process.launch(
             [sys.executable, "-c", "print('no luck'); raise SystemExit(3)"],
-            name="home: S3", log=tmp_path / "log", ready=lambda: False,
+            name="home: S3",
+            log=tmp_path / "log",
+            ready=lambda: False,
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import tracemalloc
 
 import pyarrow.parquet as pq
@@ -107,7 +108,8 @@ def test_a_sequence_is_cut_into_shards_sorted_by_id(vault, monkeypatch):
     append(vault, [row(number) for number in range(35)], packs=[0])
     keys = [info.key for info in vault.store.list("index/")]
     assert 4 == len(keys)
-    ids = [name for key in keys for name in pq.read_table(__import__("io").BytesIO(vault.store.get(key)))["id"].to_pylist()]
+    tables = [pq.read_table(io.BytesIO(vault.store.get(key))) for key in keys]
+    ids = [name for table in tables for name in table["id"].to_pylist()]
     assert sorted(digest(number) for number in range(35)) == ids
     index = load_index(vault)
     assert all(index.find(digest(number)) for number in range(35))
@@ -140,7 +142,7 @@ def test_a_damaged_shard_is_named(vault):
     data = bytearray(vault.store.get("index/00000001/00000.parquet"))
     data[-6] ^= 255
     vault.store.put("index/00000001/00000.parquet", bytes(data))
-    with pytest.raises(Corrupt, match="index/00000001/00000.parquet"):
+    with pytest.raises(Corrupt, match=r"index/00000001/00000.parquet"):
         load_index(vault)
 
 

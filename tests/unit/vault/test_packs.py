@@ -85,7 +85,7 @@ def test_a_damaged_end_is_corrupt(spoil, words):
 @pytest.mark.parametrize(
     "chunks",
     [
-        [{"id": "00" * 32, "offset": 1, "length": 2, "raw_length": 2, "coder": "raw", "base": None}],
+        [{"id": "00" * 32, "offset": 1, "length": 3, "raw_length": 3, "coder": "raw", "base": None}],
         [{"id": "00" * 32, "offset": 0, "length": 3, "raw_length": 1 << 40, "coder": "raw", "base": None}],
         [{"id": "00" * 31, "offset": 0, "length": 3, "raw_length": 3, "coder": "raw", "base": None}],
         [{"id": "00" * 32, "offset": 0, "length": -3, "raw_length": 3, "coder": "raw", "base": None}],
@@ -103,7 +103,7 @@ def test_a_trailer_that_lies_is_corrupt(chunks):
 
 def test_a_later_format_asks_for_an_upgrade():
     store, info = stored(with_trailer(b"", orjson.dumps({"format": 2})))
-    with pytest.raises(Unsupported, match="[Uu]pgrade"):
+    with pytest.raises(Unsupported, match=r"[Uu]pgrade"):
         read_trailer(store, info)
 
 

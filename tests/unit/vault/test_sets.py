@@ -80,7 +80,9 @@ def test_nothing_new_writes_no_new_set(vault):
     assert (2, 3) == (composed(vault).sequence, composed(vault).features.sequence)
 
 
-@pytest.mark.parametrize(("missing", "words"), [("index", "index i is not"), ("view", "features v are not"), ("model", "model m is not")])
+@pytest.mark.parametrize(
+    ("missing", "words"), [("index", "index i is not"), ("view", "features v are not"), ("model", "model m is not")]
+)
 def test_no_set_is_made_while_a_part_is_missing(vault, missing, words):
     if missing != "index":
         add_index(vault, 1, "1")
@@ -141,5 +143,5 @@ def test_services_that_pin_different_versions_must_be_told_apart(source, vault):
 def test_a_damaged_set_is_named(vault):
     compose(vault, "one", model="m")
     vault.store.put("sets/one/00000001.json", b'{"service": 1}')
-    with pytest.raises(Corrupt, match="sets/one/00000001.json"):
+    with pytest.raises(Corrupt, match=r"sets/one/00000001.json"):
         newest_set(vault, "one")

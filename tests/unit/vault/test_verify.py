@@ -34,8 +34,7 @@ def only(vault, prefix):
 
 
 def packs(vault):
-    found = [info for info in vault.store.list("packs/")]
-    return [info.key for info in sorted(found, key=lambda info: -info.size)]
+    return [info.key for info in sorted(vault.store.list("packs/"), key=lambda info: -info.size)]
 
 
 def flip(vault, key, at):
@@ -60,17 +59,14 @@ def test_an_empty_vault_is_clean():
 
 
 def test_a_missing_pack_is_found_quickly_with_the_files_that_need_it(vault):
-    vault.store.delete(packs(vault)[0])
+    lost = packs(vault)[0]
+    vault.store.delete(lost)
     result = verify(vault, deep=False)
     [problem] = result.problems
-    assert f"pack {packs_name(result, problem)} is missing: " in problem
+    assert f"pack {lost[-64:]} is missing: " in problem
     assert "m/1/model.safetensors (revision 1)" in problem
     with pytest.raises(Corrupt, match="is missing"):
         result.require()
-
-
-def packs_name(_result, problem):
-    return problem.split()[1]
 
 
 def test_a_truncated_pack_is_found_quickly(vault):
@@ -78,10 +74,11 @@ def test_a_truncated_pack_is_found_quickly(vault):
     data = vault.store.get(key)
     vault.store.put(key, data[:-1])
     [problem] = verify(vault, deep=False).problems
-    assert f"has {len(data) - 1} bytes, {len(data)} were written: 2 chunks of m/2/model.safetensors (revision 1)" in problem
+    words = f"has {len(data) - 1} bytes, {len(data)} were written: 1 chunk of m/2/model.safetensors (revision 1)"
+    assert words in problem
 
 
-def test_a_flipped_byte_is_found_quickly_where_the_store_lists_a_crc32c(vault):
+def test_a_flipped_byte_is_found_quickly_where_the_store_lists_a_crc32c():
     class Listing(MemoryStore):
         crc = "AAAAAA=="
 
@@ -108,7 +105,8 @@ def test_any_flipped_byte_of_a_pack_is_found_deeply(vault, at):
     flip(vault, key, at)
     assert verify(vault, deep=False).ok
     result = verify(vault, deep=True)
-    assert any(problem.startswith(f"pack {key[-64:]} holds other bytes than its name says") for problem in result.problems)
+    words = f"pack {key[-64:]} holds other bytes than its name says"
+    assert any(problem.startswith(words) for problem in result.problems)
     if at in (0, 5, 1000):
         assert any("cannot be restored: chunk " in problem for problem in result.problems)
 
@@ -151,7 +149,8 @@ def test_a_damaged_index_and_a_damaged_manifest_are_named(vault):
 
 def test_parquet_files_of_indexes_and_features_are_checked_too(vault):
     data, other = b"rows" * 100, b"vectors" * 100
-    features = {"view": "v", "files": [{"stored": "history/a.parquet", "size": 400, "blake3": blake3(data).hexdigest()}]}
+    file = {"stored": "history/a.parquet", "size": 400, "blake3": blake3(data).hexdigest()}
+    features = {"view": "v", "files": [file]}
     parts = [{"digest": "ab" * 32, "size": 700, "sha256": sha256(other).hexdigest()}]
     vault.put_once("offline/v/history/a.parquet", data)
     vault.put_once("features/v/00000001.json", to_json(features))

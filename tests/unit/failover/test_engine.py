@@ -1,0 +1,235 @@
+"""The engine over the drill's world in files: what it refuses, what it records, and that nothing holds it up."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.drill.failover_world import LEASE, MARGIN, PACE, Files, effects, end_state, make, open_world
+from understudy.errors import HeldByAnother, Refused, StoppedPartWay, Unreachable
+from understudy.failover.decide import Acceptances
+from understudy.failover.engine import prepare, run
+from understudy.failover.journal import read_journal
+from understudy.failover.observed import Health
+from understudy.failover.plan import Plan
+from understudy.failover.plans import load_plan, newest_plan, plan_to_run, save_plan
+from understudy.failover.register import Register
+from understudy.failover.status import failover_status, render_status
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from understudy.failover.telling import Event
+    from understudy.failover.world import World
+
+NAMES: dict[Any, str] = {"home": "aws-use1", "away": "gcp-usc1"}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    make(tmp_path / "world")
+    return tmp_path / "world"
+
+
+@pytest.fixture
+def world(folder: Path) -> World:
+    return open_world(folder)
+
+
+def press(plan: Plan, world: World, **more: Any) -> Any:
+    return run(plan, world, who="ana", host="bastion", pace=PACE, **more)
+
+
+def change_register(folder: Path, **changes: Any) -> None:
+    file = folder / "register" / "register.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
+
+
+def test_a_failover_says_what_it_did_and_how_long_it_took(world: World, folder: Path) -> None:
+    events: list[Event] = []
+    outcome = press(prepare(world, target="away"), world, progress=events.append)
+
+    assert "done" == outcome.verdict
+    assert (7, "gcp-usc1") == (outcome.epoch, outcome.target)
+    assert {"validate", "dns", "scale", "writes", "monitor", "alerts"} == set(outcome.stages)
+    assert LEASE + MARGIN <= outcome.seen["fence"]["waited_seconds"]
+    assert {"home-1", "home-2"} == set(outcome.seen["fence"]["leases"])
+    assert 0 < outcome.serving_seconds < outcome.confirmed_seconds
+    assert outcome.journal_complete
+    done = [event.action for event in events if event.what == "done"]
+    assert [action for action in outcome.seen if action] == done
+    assert ["finished"] == [event.what for event in events if not event.action]
+    assert "nothing" == press(prepare_again(world), world).verdict
+    assert 7 == len(effects(folder))
+
+
+def prepare_again(world: World) -> Plan:
+    return Plan.model_validate(read_journal(world.vault, 7)[0].data["plan"])
+
+
+def test_the_next_plan_predicts_from_what_was_measured(world: World) -> None:
+    press(prepare(world, target="away"), world)
+
+    assert prepare(world, target="home").action("scale").seconds <= 1.0
+
+
+def test_a_plan_whose_world_has_changed_is_refused_with_the_difference(world: World, folder: Path) -> None:
+    plan = prepare(world, target="away")
+    Files(folder / "outside", lambda: None).write("compute", 0)
+
+    with pytest.raises(Refused, match=rf"plan {plan.id} no longer holds: capacity ok -> note.*Nothing was changed"):
+        press(plan, world)
+    assert 6 == world.register.read().epoch
+    assert [] == read_journal(world.vault, 7)
+
+
+def test_a_stale_plan_is_refused(world: World) -> None:
+    plan = prepare(world, target="away").model_copy(update={"fresh_seconds": 0.01})
+    time.sleep(0.05)
+
+    with pytest.raises(Refused, match="plans are good for"):
+        press(plan, world)
+
+
+def test_a_site_without_leases_is_not_fenced_by_being_dead(world: World, folder: Path) -> None:
+    change_register(folder, leases={})
+    plan = prepare(world, target="away")
+
+    with pytest.raises(Refused, match="does not prove that it does not write") as refusal:
+        press(plan, world)
+    assert "--accept-unfenced" in refusal.value.hint
+    assert 6 == world.register.read().epoch
+
+    outcome = press(plan, world, acceptances=Acceptances(unfenced="its disks are on my desk", reason="INC-1"))
+    assert {"by": "acceptance", "reason": "its disks are on my desk", "ticket": "INC-1"}.items() <= outcome.seen[
+        "fence"
+    ].items()
+
+
+def test_an_unreachable_register_is_refused(world: World, folder: Path) -> None:
+    plan = prepare(world, target="away")
+    (folder / "register").rename(folder / "gone")
+
+    with pytest.raises(Refused, match="cannot be read"):
+        press(plan, world)
+
+
+def test_another_commanders_epoch_is_said_with_who_and_where(world: World) -> None:
+    plan = prepare(world, target="away")
+    world.register.claim(6, who="bob", host="bastion-2", plan="zzzzzz", target="away", seconds=60)
+
+    with pytest.raises(HeldByAnother, match=r"bob@bastion-2 holds epoch 7 since \d\d:\d\d:\d\dZ, at validate"):
+        press(plan, world)
+
+
+def test_what_fails_part_way_is_resumed_by_the_same_call(world: World, folder: Path) -> None:
+    plan = prepare(world, target="away")
+    calls = []
+
+    def broken() -> Any:
+        calls.append(1)
+        raise Unreachable("the vault does not answer")
+
+    cut = replace(world, catch_up=replace(world.catch_up, rebuild_index=broken))
+    with pytest.raises(StoppedPartWay, match="stopped at validate: the vault does not answer") as stop:
+        run(plan, cut, who="ana", host="bastion", pace=replace(PACE, hold_seconds=60))
+    assert f"understudy failover run {plan.id}" == stop.value.next_command
+    status = failover_status(world.register, world.vault, names=NAMES)
+    assert "LEFT PART WAY: ana@bastion" in render_status(status)
+    assert f"next: understudy failover run {plan.id}" in render_status(status)
+
+    began = time.monotonic()
+    outcome = press(plan, world)
+    assert time.monotonic() - began < 20
+    assert ("done", "ana@bastion") == (outcome.verdict, outcome.taken_over_from)
+    assert ["model", "index", "features", "shift-25", "resize-4", "shift-100", "alerts"] == effects(folder)
+    assert "takeover" in [entry.kind for entry in read_journal(world.vault, 7)]
+
+
+def test_what_was_left_part_way_is_offered_before_any_newer_plan(world: World) -> None:
+    plan = prepare(world, target="away")
+    save_plan(world.register.store, plan)
+    claim = world.register.claim(6, who="ana", host="b", plan=plan.id, target="away", seconds=60)
+    save_plan(world.register.store, prepare(world, target="away"))
+
+    assert plan.id == plan_to_run(world.register, service="recommender").id
+    world.register.release(claim, "false alarm")
+    assert plan.id != plan_to_run(world.register, service="recommender").id
+    assert plan == plan_to_run(world.register, service="recommender", plan_id=plan.id)
+
+
+def test_an_acceptance_of_the_first_run_holds_for_its_resumption(world: World, folder: Path) -> None:
+    change_register(folder, leases={})
+    plan = prepare(world, target="away")
+
+    class Broken(Register):
+        def record_fence(self, *_: Any) -> Any:
+            raise Unreachable("not now")
+
+    cut = replace(world, register=Broken(world.register.store, margin=MARGIN))
+    with pytest.raises(StoppedPartWay, match="not now"):
+        press(plan, cut, acceptances=Acceptances(unfenced="seen by me"))
+
+    assert "done" == press(plan, world).verdict
+    assert "away" == end_state(folder)["active"]
+
+
+def test_an_interrupt_leaves_the_epoch_in_order(world: World) -> None:
+    plan = prepare(world, target="away")
+
+    def interrupted() -> Any:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        press(plan, replace(world, catch_up=replace(world.catch_up, hydrate_model=interrupted)))
+    holder = world.register.read().holder
+    assert holder is not None
+    assert holder.beat is None
+    assert "done" == press(plan, world).verdict
+
+
+@pytest.mark.parametrize("listener", ["raises", "hangs"])
+def test_a_listener_that_fails_or_hangs_holds_nothing_up(world: World, listener: str) -> None:
+    def listen(event: Event) -> None:
+        if listener == "raises":
+            raise RuntimeError(event.sentence)
+        time.sleep(60)
+
+    began = time.monotonic()
+    outcome = press(prepare(world, target="away"), world, progress=listen)
+
+    assert "done" == outcome.verdict
+    assert time.monotonic() - began < 6
+
+
+def test_no_traffic_goes_to_a_site_that_does_not_answer(world: World, folder: Path) -> None:
+    class Silent(type(world.outside)):  # type: ignore[misc]
+        def health(self, address: str) -> Any:
+            return Health(0, 3, f"{address} refused")
+
+    silent = replace(world, outside=Silent(Files(folder / "outside", lambda: None)))
+    plan = prepare(silent, target="away")
+
+    with pytest.raises(StoppedPartWay, match="stopped at dns: gcp-usc1 answers 0 of 3 probes"):
+        run(plan, silent, who="ana", host="b", pace=replace(PACE, door_seconds=0.1))
+    assert {"home": 100, "away": 0} == end_state(folder)["traffic"]
+    assert "home" == end_state(folder)["active"]
+
+
+def test_the_newest_fresh_plan_is_offered(world: World) -> None:
+    store, now = world.register.store, world.register.now()
+    with pytest.raises(Refused, match="no fresh plan"):
+        newest_plan(store, service="recommender", now=now)
+
+    plan = prepare(world, target="away")
+    save_plan(store, plan)
+    assert plan == load_plan(store, plan.id) == newest_plan(store, service="recommender", now=now)
+    with pytest.raises(Refused):
+        newest_plan(store, service="another", now=now)
+    save_plan(store, plan.model_copy(update={"fresh_seconds": -1.0}))
+    with pytest.raises(Refused):
+        newest_plan(store, service="recommender", now=now)
