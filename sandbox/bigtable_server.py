@@ -1,9 +1,9 @@
 """A small Bigtable: the admin and data RPCs that this product uses, over gRPC, in memory.
 
 Message classes come with google-cloud-bigtable, so no protoc is needed. It keeps what Bigtable promises and what the
-product leans on: a row changes atomically, CheckAndMutateRow is a compare-and-set, cells of a column stand newest first,
-rows stand sorted by the bytes of their key, timestamps have millisecond granularity. It cannot prove: latency, garbage
-collection (nothing is ever collected), replication between clusters, quotas, permissions.
+product leans on: a row changes atomically, CheckAndMutateRow is a compare-and-set, cells of a column stand newest
+first, rows stand sorted by the bytes of their key, timestamps have millisecond granularity. It cannot prove: latency,
+garbage collection (nothing is ever collected), replication between clusters, quotas, permissions.
 """
 
 from __future__ import annotations
@@ -91,7 +91,8 @@ class Table:
                 self._check_family(mutation.set_cell.family_name)
                 stamp = mutation.set_cell.timestamp_micros
                 if stamp < -1 or (stamp >= 0 and stamp % _GRANULARITY_MICROS):
-                    message = f"Timestamp granularity mismatch. Expected a multiple of 1000 (millisecond granularity), but got {stamp}."
+                    expected = "Expected a multiple of 1000 (millisecond granularity)"
+                    message = f"Timestamp granularity mismatch. {expected}, but got {stamp}."
                     raise _invalid(message)
             elif kind == "delete_from_column":
                 self._check_family(mutation.delete_from_column.family_name)

@@ -27,34 +27,50 @@ if TYPE_CHECKING:
     from sandbox.corpus import Passage
     from sandbox.process import Process
 
+_PASSAGES, _VECTORS = "passages.json", "vectors.npy"
+
 
 class Embedding:
-    """The process that embeds the passages; ``result`` waits for it."""
+    """The process that embeds the passages; ``passages`` and ``vectors`` wait for it."""
 
     def __init__(self, directory: Path, started: Process) -> None:
         """Hold what ``begin_embedding`` started."""
         self._directory = directory
         self._process = started
 
-    def result(
-        self, progress: Callable[[int, int], None] = lambda _done, _of: None
-    ) -> tuple[list[Passage], NDArray[np.float32]]:
-        """Wait for passages and vectors, shape (passages, 384), and return them; ``progress`` gets (done, of)."""
-        told = (-1, -1)
-        while self._process.running():
+    def passages(self) -> list[Passage]:
+        """Wait for the passages, which are there before their vectors, and return them. Raises ServerDidNotStart."""
+        file = self._directory / _PASSAGES
+        while not file.exists():
+            self._still(file)
+        return [corpus.Passage(**row) for row in json.loads(file.read_text(encoding="utf-8"))]
+
+    def vectors(self, progress: Callable[[int, int], None] = lambda _done, _of: None) -> NDArray[np.float32]:
+        """Wait for the vectors, shape (passages, 384), and return them.
+
+        Args:
+            progress: is told (done, of) whenever it has changed.
+
+        Raises ServerDidNotStart when the process failed, with the end of its log.
+        """
+        file, told = self._directory / _VECTORS, (-1, -1)
+        while not file.exists():
+            self._still(file)
             now = self._progress()
             if now is not None and now != told:
                 progress(*now)
                 told = now
-            time.sleep(0.1)
-        file = self._directory / "vectors.npy"
-        if not file.exists():
+        vectors: NDArray[np.float32] = np.load(file)
+        progress(len(vectors), len(vectors))
+        return vectors
+
+    def _still(self, file: Path) -> None:
+        """Wait a moment for a file. Raises ServerDidNotStart when nobody is left to write it."""
+        running = self._process.running()
+        if not running and not file.exists():
             message = "embedding the passages failed"
             raise ServerDidNotStart(message + tail(self._process.log))
-        rows = json.loads((self._directory / "passages.json").read_text(encoding="utf-8"))
-        passages = [corpus.Passage(**row) for row in rows]
-        progress(len(passages), len(passages))
-        return passages, np.load(file)
+        time.sleep(0.1)
 
     def _progress(self) -> tuple[int, int] | None:
         try:
@@ -88,7 +104,8 @@ def embed(directory: Path, passages: int) -> None:
     model = SentenceModel({path: file.read_bytes() for path, file in packaged_files().items()})
     chosen = corpus.passages(model.count_tokens, most=passages)
     rows = [{"id": passage.id, "title": passage.title, "body": passage.body} for passage in chosen]
-    (directory / "passages.json").write_text(json.dumps(rows), encoding="utf-8")
+    (directory / "passages.tmp").write_text(json.dumps(rows), encoding="utf-8")
+    (directory / "passages.tmp").rename(directory / _PASSAGES)
 
     def progress(done: int, total: int) -> None:
         (directory / "progress").write_text(f"{done} {total}", encoding="utf-8")
@@ -96,7 +113,7 @@ def embed(directory: Path, passages: int) -> None:
     vectors = model.embed_all([passage.body for passage in chosen], progress, threads=os.cpu_count() or 1)
     with (directory / "vectors.tmp").open("wb") as file:
         np.save(file, vectors)
-    (directory / "vectors.tmp").rename(directory / "vectors.npy")
+    (directory / "vectors.tmp").rename(directory / _VECTORS)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -48,6 +48,7 @@ _FIRST_DAY = datetime(2025, 3, 1, tzinfo=UTC)
 _DAYS = 4
 _SEED = 20_250_301
 _LATE_SHARE = 0.05
+_TELL_SECONDS = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,19 +86,20 @@ def seed(stage: Stage, progress: Say = lambda _: None) -> Seeded:
     size, digest = upload_model(stage, "1", {path: file.read_bytes() for path, file in packaged_files().items()})
     point_at(stage, "1")
     say(f"model {MODEL} version 1: {size / 1e6:.1f} MB in versioned S3")
+    passages = stage.embedding.passages()
+    rows = _fill_features(stage, [passage.title for passage in passages])  # while the other core embeds
+    say(f"features: {stage.entities:,} entities x {len(FEATURES)}, {rows:,} rows of history, online in DynamoDB")
     told = 0.0
 
     def embedded(done: int, total: int) -> None:
         nonlocal told
-        if time.monotonic() - told > 2 or done == total:
+        if time.monotonic() - told > _TELL_SECONDS or done == total:
             told = time.monotonic()
             say(f"embedded {done:,} of {total:,} passages")
 
-    passages, vectors = stage.embedding.result(embedded)
+    vectors = stage.embedding.vectors(embedded)
     _fill_index(stage, passages, vectors, digest)
     say(f"index products: {len(passages):,} rows of {vectors.shape[1]} numbers, HNSW")
-    rows = _fill_features(stage, [passage.title for passage in passages])
-    say(f"features: {stage.entities:,} entities x {len(FEATURES)}, {rows:,} rows of history, online in DynamoDB")
     return Seeded(size, digest, len(passages), stage.entities, stage.entities * len(FEATURES), rows)
 
 

@@ -15,8 +15,10 @@ import secrets
 import shutil
 import signal
 import sys
+import threading
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Literal
 
@@ -98,6 +100,7 @@ class Stage:
         self._lease_seconds = lease_seconds
         self._running: dict[Place, list[process.Process]] = {"home": [], "away": [], "neither": []}
         self._ports: dict[str, int] = {}
+        self._recording = threading.Lock()
         self._lock: IO[str] | None = None
         self._kept = False
 
@@ -137,9 +140,7 @@ class Stage:
             ),
             lambda: self._start_module("away", "bigtable", "Bigtable", "sandbox.bigtable_server"),
         ]
-        with ThreadPoolExecutor(len(starts), thread_name_prefix="start") as pool:
-            for future in as_completed([pool.submit(start) for start in starts]):
-                say(future.result())
+        self._start_all(starts, say)
         self._write_config()
 
     def start_service(self, say: Say = lambda _: None) -> None:
@@ -153,12 +154,8 @@ class Stage:
         targets.write_text(
             json.dumps([f"{ADDRESSES['home']}:{self._ports[name]}" for name in instances]), encoding="utf-8"
         )
-        with ThreadPoolExecutor(8, thread_name_prefix="start") as pool:
-            futures = [pool.submit(self._start_instance, name) for name in instances]
-            futures.append(pool.submit(self._start_dns))
-            futures.append(pool.submit(self._start_compute))
-            for future in as_completed(futures):
-                say(future.result())
+        starts = [partial(self._start_instance, name) for name in instances]
+        self._start_all([*starts, self._start_dns, self._start_compute], say)
         say(self._start_module("home", "service", "load balancer", "sandbox.balancer", "--targets", targets))
         say(self._start_module("away", "service", "load balancer", "sandbox.balancer", "--targets", self._away_targets))
         home, away = (f"http://{ADDRESSES[place]}:{port}" for place in ("home", "away"))
@@ -168,9 +165,7 @@ class Stage:
 
     def start_workers(self, say: Say = lambda _: None) -> None:
         """Start one Prefect worker a pool; a pool that is not there yet is made. Raises ServerDidNotStart."""
-        with ThreadPoolExecutor(len(POOLS), thread_name_prefix="start") as pool:
-            for line in pool.map(self._start_worker, POOLS):
-                say(line)
+        self._start_all([partial(self._start_worker, pool) for pool in POOLS], say)
 
     # ------------------------------------------------------------------ ending
 
@@ -213,6 +208,19 @@ class Stage:
         self._give_directory()
 
     # ------------------------------------------------------------------ how
+
+    def _start_all(self, starts: Sequence[Callable[[], str]], say: Say) -> None:
+        """Start servers side by side; when one fails, or at Ctrl-C, nobody waits for the others: all are killed."""
+        with ThreadPoolExecutor(len(starts), thread_name_prefix="start") as pool:
+            futures = [pool.submit(start) for start in starts]
+            try:
+                for future in as_completed(futures):
+                    say(future.result())
+            except BaseException:
+                for future in futures:
+                    future.cancel()
+                process.kill_marked(process.owner_mark())
+                raise
 
     def _take_directory(self, say: Say) -> None:
         self.directory.mkdir(parents=True, exist_ok=True)
@@ -339,7 +347,8 @@ class Stage:
         return f"{place}: {name}"
 
     def _record(self) -> None:
-        process.record(self.directory / process.STATE, self.processes)
+        with self._recording:
+            process.record(self.directory / process.STATE, self.processes)
 
     def _start_module(self, place: Place, key: str, name: str, module: str, *arguments: str | Path) -> str:
         host, port = ADDRESSES[place], self._ports[key]

@@ -13,7 +13,7 @@ from understudy.failover.decide import Acceptances, refused
 from understudy.failover.engine import Outcome, prepare
 from understudy.failover.engine import run as run_plan
 from understudy.failover.plan import Plan, render
-from understudy.failover.plans import load_plan, newest_plan, save_plan
+from understudy.failover.plans import plan_to_run, save_plan
 from understudy.report import human_seconds
 from understudy.service import open_service
 
@@ -43,12 +43,9 @@ def make_plan(config: str, site: str = "") -> tuple[Plan, bool]:
 
 @direct_task("find-plan")
 def find_plan(config: str, plan_id: str = "") -> tuple[Plan, str]:
-    """Return a plan by its id (empty: the newest fresh one) and the service's name."""
+    """Return a plan by its id (empty: the one left part way, else the newest fresh one) and the service's name."""
     service = open_service(config or None)
-    store = service.register.store
-    if plan_id:
-        return load_plan(store, plan_id), service.name
-    return newest_plan(store, service=service.name, now=service.register.now()), service.name
+    return plan_to_run(service.register, service=service.name, plan_id=plan_id), service.name
 
 
 def run_engine(

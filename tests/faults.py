@@ -236,11 +236,11 @@ class LossyProxy:
         passed: int | None = None
         with contextlib.suppress(OSError):
             while data := server.recv(1 << 16):
-                if data.startswith(b"HTTP/1.1 100"):  # no answer yet, though one may follow in the same bytes
+                while data.startswith(b"HTTP/1.1 100"):  # no answer yet, though one may follow in the same bytes
                     interim, end, data = data.partition(b"\r\n\r\n")
                     client.sendall(interim + end)
-                    if not data:
-                        continue
+                if not data:
+                    continue
                 if due:
                     passed = passed or 0
                     part = data[: max(due[0] - passed, 0)]

@@ -27,7 +27,7 @@ _numbers = itertools.count(1)
 def launch_moto(log: Path, *, host: str = HOST, port: int | None = None) -> tuple[str, Process]:
     """Start a moto server (S3, DynamoDB, Route 53) and return its URL and process."""
     port = port or free_port(host)
-    command = [sys.executable, "-m", "moto.server", "-H", host, "-p", str(port)]
+    command = [sys.executable, "-m", "sandbox.moto_server", "-H", host, "-p", str(port)]
     return f"http://{host}:{port}", launch(command, name="moto", log=log, ready=lambda: listens(host, port))
 
 

@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 
 HOST = "127.0.0.3"
 INSTANCE = """
-import http.server, json, sys
+import http.server, json, sys, time
+time.sleep(0.5)  # a machine takes a while to boot
 class Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     def do_GET(self):
@@ -133,6 +134,19 @@ def test_a_group_that_is_not_there_is_not_found(compute_url: tuple[str, Path]) -
 def test_a_compute_engine_that_does_not_answer_is_unreachable() -> None:
     with pytest.raises(Unreachable):
         open_gce(f"http://{HOST}:{free_port(HOST)}").read()
+
+
+def test_only_instances_that_answer_are_targets(compute_url: tuple[str, Path]) -> None:
+    url, targets = compute_url
+    found = open_gce(url)
+    found.resize(1)
+    found.await_running(1, seconds_max=20)
+    before = found.resize(3)
+
+    assert (3, 1, False) == (before.size, before.running, before.stable)
+    assert 1 == len(json.loads(targets.read_text()))
+    found.await_running(3, seconds_max=20)
+    assert 3 == len(json.loads(targets.read_text()))
 
 
 # ---------------------------------------------------------------------- behind the balancer

@@ -34,7 +34,7 @@ def make_store(request: pytest.FixtureRequest) -> Callable[[str], OnlineStore]:
     def make(name: str) -> OnlineStore:
         if kind == "memory":
             return stores.setdefault(name, MemoryFeatures(name))
-        from understudy.opening import open_features  # noqa: PLC0415 - each vendor's SDK only when it runs
+        from understudy.opening import open_features
 
         if kind == "dynamodb":
             access = Access(endpoints={"dynamodb": request.getfixturevalue("moto_url")})
@@ -244,6 +244,7 @@ def test_live_features_follow_a_swap(make_store: Callable[[str], OnlineStore]) -
     begin(store, [cell(), cell("gone", None)])
     live = LiveFeatures(store, pointer_seconds_max=60)
     assert {"clicks": "1"} == live.read("user:1")
+    assert {"clicks": "1"} == live.read("user:1", ["clicks", "gone", "never"])
     pointer = store.pointer()
     assert pointer is not None
     store.create_generation(9)

@@ -201,7 +201,8 @@ def test_a_view_on_what_serves_is_refused_by_name_before_anything_is_built(sourc
     assert [TABLE] == target.tables()
 
 
-def test_two_rebuilds_of_one_table_do_not_meet(source, target, vault):
+def test_two_rebuilds_of_one_table_do_not_meet(source, target, vault, monkeypatch):
+    monkeypatch.setattr("understudy.vectors.pgvector._LOCK_SECONDS", 0.3)
     source.create(make_rows(5))
     export(source.store, vault, index=INDEX)
     schema = manifest.newest(vault, INDEX).schema

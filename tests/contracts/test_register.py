@@ -135,6 +135,18 @@ def test_the_proof_of_an_earlier_epoch_proves_nothing(quick: Register) -> None:
         quick.enable_writes(again)
 
 
+def test_a_proof_left_over_from_another_epoch_proves_nothing(quick: Register) -> None:
+    mine = claim(quick)
+    quick.record_fence(mine, "leases", {})
+    left = quick.read()
+    assert left.fence is not None
+    old = left.model_copy(update={"fence": left.fence.model_copy(update={"epoch": 1})})
+    quick.store.put("register.json", old.model_dump_json().encode())
+
+    with pytest.raises(Refused, match="no proof"):
+        quick.enable_writes(mine)
+
+
 def test_an_aborted_failover_gives_the_old_site_its_writes_back_at_the_new_epoch(quick: Register) -> None:
     quick.release(claim(quick), "false alarm")
 

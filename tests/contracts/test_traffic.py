@@ -6,6 +6,7 @@ import http.server
 import json
 import sys
 import threading
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -124,10 +125,11 @@ class Service(http.server.BaseHTTPRequestHandler):
 
     protocol_version = "HTTP/1.1"
     refusals = 3
+    bad_rounds: frozenset[int] | set[int] = frozenset()
     asked: list[tuple[str, str, Any]] = []  # noqa: RUF012 - a new class a test
 
     def do_GET(self) -> None:
-        self._answer(200)
+        self._answer(500 if len(self.asked) + 1 in self.bad_rounds else 200)
 
     def do_POST(self) -> None:
         if self.path == "/features" and type(self).refusals:
@@ -163,7 +165,7 @@ def test_a_resolver_answers_from_the_records_with_their_ttl_and_weights(outside:
 
     traffic, resolver = outside
     traffic.shift({"home": 50, "away": 50}, expected=traffic.read())
-    threading.Event().wait(0.3)
+    time.sleep(0.3)
 
     host, _, port = resolver.partition(":")
     seen = set()
@@ -202,6 +204,31 @@ def test_a_cutover_is_confirmed_when_resolvers_service_and_a_write_agree(
     assert "the canary write: /features answers 503" in said
     assert {traffic.name} == {host for _, host, _ in handler.asked}
     assert ("/recommend", traffic.name, {"entity": "canary"}) in handler.asked
+
+
+def test_good_answers_count_only_in_a_row(
+    outside: tuple[Route53Traffic, str], service: tuple[type[Service], int]
+) -> None:
+    traffic, resolver = outside
+    handler, port = service
+    traffic.shift({"home": 0, "away": 100}, expected=traffic.read())
+    handler.bad_rounds = {3, 4}
+    time.sleep(0.3)
+
+    seen = watch(
+        Client(traffic.name, port, scheme="http"),
+        address=AWAY,
+        resolvers=[resolver],
+        health="/health",
+        probe=None,
+        canary=None,
+        times=3,
+        seconds_max=10,
+        pause=0.01,
+    )
+
+    assert (3, None) == (seen.good, seen.canary)
+    assert 7 == len(handler.asked)
 
 
 def test_a_cutover_that_a_resolver_does_not_see_is_not_confirmed(outside: tuple[Route53Traffic, str]) -> None:

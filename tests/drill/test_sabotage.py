@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from sandbox.client import Written
     from understudy.failover.plan import Plan
 
+pytestmark = pytest.mark.slow
+
 PASSAGES, ENTITIES = 60, 100
 
 

@@ -54,7 +54,7 @@ def credentials(access: Access, api: str) -> Any:  # noqa: ANN401 - google.auth 
 
 
 def _read_credentials(value: dict[str, Any]) -> Any:  # noqa: ANN401 - google.auth has no types
-    """Return credentials of the kinds we know; a kind that would run a command of the file's choosing is none of them."""
+    """Return credentials of the kinds we know; one that runs a command of the file's choosing is not among them."""
     match value["type"]:
         case "service_account":
             from google.oauth2 import service_account
@@ -179,12 +179,14 @@ def bigtable_data_client(access: Access, *, project: str | None = None) -> Any: 
         options = {"api_endpoint": endpoint} if endpoint else None
         return BigtableDataClient(project=chosen, credentials=credentials(access, "bigtable"), client_options=options)
 
+    address: str = endpoint
+
     class LoopbackDataClient(BigtableDataClient):
         """Told its emulator's address here: the SDK asks a variable of the whole process, and two sites may differ."""
 
         @property
-        def _emulator_host(self) -> str:
-            return endpoint
+        def _emulator_host(self) -> str | None:
+            return address
 
         @_emulator_host.setter
         def _emulator_host(self, value: str | None) -> None:

@@ -91,13 +91,10 @@ def status(ctx: Context) -> None:
 
 
 def find_plan(service: Service, plan_id: str | None) -> Plan:
-    """Return a plan by its id, or the newest fresh one. Raises NotFound, Refused."""
-    from understudy.failover.plans import load_plan, newest_plan
+    """Return a plan by its id; else the one left part way, else the newest fresh one. Raises NotFound, Refused."""
+    from understudy.failover.plans import plan_to_run
 
-    store = service.register.store
-    if plan_id:
-        return load_plan(store, plan_id)
-    return newest_plan(store, service=service.name, now=service.register.now())
+    return plan_to_run(service.register, service=service.name, plan_id=plan_id or "")
 
 
 def confirm(service: Service) -> None:

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import re
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
-from itertools import islice
+from itertools import islice, pairwise
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from google.api_core import exceptions as google_errors
@@ -134,7 +135,7 @@ class BigtableStore:
             "sample keys", lambda: table.sample_row_keys(operation_timeout=_CALL_SECONDS, attempt_timeout=_CALL_SECONDS)
         )
         bounds = [b"", *sorted(key for key, _ in samples if key), None]
-        for start, end in zip(bounds, bounds[1:], strict=False):
+        for start, end in pairwise(bounds):
             yield from self._read_range(table, RowRange(start or None, end))
 
     def read(self, generation: int, entity: str) -> dict[str, Cell]:
@@ -192,10 +193,8 @@ class BigtableStore:
         except NotFound:
             if expected is not None:
                 raise
-            try:
+            with suppress(Conflict):  # another one made it just now; its pointer decides
                 self._create_table(self.name, (STAMPS,))
-            except Conflict:
-                pass  # another one made it just now; its pointer decides
             moved = self._call("move the pointer", move)
         if not moved and self.pointer() != pointer:
             message = f"the pointer of {self.name} was moved by another run"

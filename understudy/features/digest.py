@@ -1,4 +1,4 @@
-"""The proof that two sets of cells are equal: BLAKE3 per partition over deterministic CBOR, sorted; never a sum or XOR."""
+"""The proof that two sets of cells are equal: BLAKE3 a partition over sorted deterministic CBOR, never a sum or XOR."""
 
 from __future__ import annotations
 

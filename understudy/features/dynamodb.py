@@ -1,8 +1,8 @@
 """Features in DynamoDB: tables ``<name>__<generation>`` of (entity, feature) items, billed on demand.
 
-An item has ``entity`` (hash key), ``feature`` (range key), ``value`` (JSON text; absent on a tombstone), ``event_us`` and
-``created_us`` (numbers) and ``version``, the text that newest-wins compares. The table ``<name>`` holds one item, the
-pointer. https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/
+An item has ``entity`` (hash key), ``feature`` (range key), ``value`` (JSON text; absent on a tombstone), ``event_us``
+(event time, microseconds) and ``version``, the text that newest-wins compares; the created time stands in it. The table
+``<name>`` holds one item, the pointer. https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import random
 import re
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 
 from understudy.errors import Conflict, Denied, NotFound, Throttled, UnderstudyError, Unreachable, Unsupported
-from understudy.features.interface import Cell, Key, Pointer, version_of
+from understudy.features.interface import Cell, Key, Pointer, times_of, version_of
 from understudy.objects.attempts import persist
 from understudy.report import Progress, quiet
 from understudy.vault.lanes import each
@@ -134,6 +135,8 @@ class DynamodbStore:
         """Return the cells of these keys, strongly consistent, 100 a call."""
         table = self._table(generation)
         batches = [keys[start : start + BATCH_READ_ITEMS] for start in range(0, len(keys), BATCH_READ_ITEMS)]
+        if len(batches) == 1:
+            return {cell.key: cell for cell in self._read_batch(table, batches[0])}
         with ThreadPoolExecutor(LANES) as pool:
             jobs = (partial(self._read_batch, table, batch) for batch in batches)
             return {cell.key: cell for cells in each(pool, jobs, ahead=LANES) for cell in cells}
@@ -166,10 +169,8 @@ class DynamodbStore:
         except NotFound:
             if expected is not None:
                 raise
-            try:
+            with suppress(Conflict):  # another one made it just now; its pointer decides
                 self._create_table(self.name)
-            except Conflict:
-                pass  # another one made it just now; its pointer decides
             moved = self._conditional(request)
         if not moved and self.pointer() != pointer:
             message = f"the pointer of {self.name} was moved by another run"
@@ -208,7 +209,8 @@ class DynamodbStore:
         progressed = time.monotonic()
         while left:
             wanted = left
-            answer = self._call("write cells", lambda: self._client.batch_write_item(RequestItems={table: wanted}))
+            request = partial(self._client.batch_write_item, RequestItems={table: wanted})
+            answer = self._call("write cells", request)
             left = answer.get("UnprocessedItems", {}).get(table, [])
             if len(left) < len(wanted):
                 progressed = time.monotonic()
@@ -224,8 +226,8 @@ class DynamodbStore:
         wait = _WAIT_SECONDS_MIN
         progressed = time.monotonic()
         while left:
-            wanted = left
-            answer = self._call("read cells", lambda: self._client.batch_get_item(RequestItems={table: wanted}))
+            request = partial(self._client.batch_get_item, RequestItems={table: left})
+            answer = self._call("read cells", request)
             found = answer["Responses"].get(table, [])
             cells.extend(map(_to_cell, found))
             left = answer.get("UnprocessedKeys", {}).get(table)
@@ -295,7 +297,7 @@ class DynamodbStore:
         raise _translate(f"DynamoDB did not {what} for {self.name}", error) from error
 
 
-def _translate(what: str, error: ClientError | BotoCoreError) -> UnderstudyError:
+def _translate(what: str, error: ClientError | BotoCoreError) -> UnderstudyError:  # noqa: PLR0911 - one a kind
     if not isinstance(error, ClientError):
         if isinstance(error, NoCredentialsError):
             return Denied(f"{what}: no credentials were found", hint="set credentials of the site in the config")
@@ -320,7 +322,6 @@ def _to_item(cell: Cell) -> dict[str, dict[str, str]]:
         "entity": {"S": cell.entity},
         "feature": {"S": cell.feature},
         "event_us": {"N": str(cell.event_us)},
-        "created_us": {"N": str(cell.created_us)},
         "version": {"S": version_of(cell)},
     }
     if cell.value is not None:
@@ -330,10 +331,5 @@ def _to_item(cell: Cell) -> dict[str, dict[str, str]]:
 
 def _to_cell(item: dict[str, dict[str, str]]) -> Cell:
     value = item.get("value")
-    return Cell(
-        item["entity"]["S"],
-        item["feature"]["S"],
-        value["S"] if value is not None else None,
-        int(item["event_us"]["N"]),
-        int(item["created_us"]["N"]),
-    )
+    event, created, _ = times_of(item["version"]["S"])
+    return Cell(item["entity"]["S"], item["feature"]["S"], value["S"] if value is not None else None, event, created)

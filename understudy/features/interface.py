@@ -1,7 +1,7 @@
-"""The online feature store in our words. ``memory.py`` is its executable description; every adapter passes one contract.
+"""The online feature store in our words. ``memory.py`` is its executable description; adapters pass one contract.
 
-A store has **generations**: data tables ``<name>__<generation>``, of which the **pointer** names the live one. A rebuild
-fills a fresh generation, proves it and moves the pointer by the vendor's own compare-and-set.
+A store has **generations**: data tables ``<name>__<generation>``, of which the **pointer** names the live one. A
+rebuild fills a fresh generation, proves it and moves the pointer by the vendor's own compare-and-set.
 """
 
 from __future__ import annotations
@@ -188,8 +188,8 @@ class OnlineStore(Protocol):
     def write_newer(self, generation: int, cells: Sequence[Cell]) -> int:
         """Write each cell if it is newer (``version_of``) than what its key holds; return how many were.
 
-        Each cell is decided atomically by the store. A tombstone hides the value and keeps older writes out. Idempotent.
-        Raises NotFound when the generation is gone.
+        Each cell is decided atomically by the store. A tombstone hides the value and keeps older writes out.
+        Idempotent. Raises NotFound when the generation is gone.
         """
 
     def scan(self, generation: int) -> Iterator[Cell]:

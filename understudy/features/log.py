@@ -12,7 +12,7 @@ import logging
 import threading
 import time
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -130,7 +130,7 @@ class LogWriter:
                 self._condition.notify_all()
         self._thread.join()
 
-    def __enter__(self) -> LogWriter:
+    def __enter__(self) -> Self:
         """Return itself."""
         return self
 
@@ -149,10 +149,9 @@ class LogWriter:
             batch, closing, cut = self._take(beat_at)
             if batch.rows:
                 self._commit(batch)
-            if batch.error is None:
-                # Rows that came before the cut are in this batch or an earlier one; a batch that failed was refused
-                # to its callers, so it holds nothing that was promised.
-                self._flushed_through = max(self._flushed_through, cut)
+            # Rows that came before the cut are in this batch or an earlier one; a batch that failed was refused to its
+            # callers, so it holds nothing that was promised.
+            self._flushed_through = max(self._flushed_through, cut)
             batch.done.set()
             self._beat(closed=closing)
             beat_at = time.monotonic() + self._heartbeat_seconds

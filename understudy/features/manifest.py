@@ -63,7 +63,7 @@ class OfflineManifest:
 
     @property
     def digest(self) -> str:
-        """Hex BLAKE3 over ``"<blake3>  <key>\\n"`` of all files, sorted by key: names this state of the truth."""
+        r"""Hex BLAKE3 over ``"<blake3>  <key>\n"`` of all files, sorted by key: names this state of the truth."""
         return blake3("".join(f"{file.blake3}  {file.key}\n" for file in self.files).encode()).hexdigest()
 
     @property

@@ -7,7 +7,7 @@ feature; a null cell is "not written in this row". ``log/<writer>/<n>.parquet`` 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import duckdb
@@ -223,16 +223,18 @@ def read_truth(
         database.execute("SET enable_object_cache = true")
         try:
             for paths, columns, created in _histories(files):
-                chosen = _rows(paths, created, as_of_us)
-                set_aside += _count_ahead(database, chosen, event_us_max)
+                rows = _Rows(paths, "entity", created=created, as_of_us=as_of_us, event_us_max=event_us_max)
+                set_aside += rows.count_ahead(database)
                 for column in columns:
-                    for batch in _newest(database, chosen, event_us_max, column):
+                    one = replace(rows, wanted=f"entity, {_name(column)} AS value")
+                    for batch in one.newest(database, "entity", "WHERE value IS NOT NULL"):
                         cells.add(_history_cells(column, batch))
             logs = [str(file.path) for file in files if kind_of(file.key) == "log"]
             if logs:
-                chosen = _rows(logs, True, as_of_us)  # noqa: FBT003 - logs always have a created time
-                set_aside += _count_ahead(database, chosen, event_us_max)
-                for batch in _newest(database, chosen, event_us_max, None):
+                wanted = "entity, feature, if(deleted, NULL, value) AS value"
+                rows = _Rows(logs, wanted, created=True, as_of_us=as_of_us, event_us_max=event_us_max)
+                set_aside += rows.count_ahead(database)
+                for batch in rows.newest(database, "entity, feature"):
                     cells.add(_log_cells(batch))
         except duckdb.Error as error:
             message = f"the offline store's files do not read ({str(error).splitlines()[0][:160]})"
@@ -257,51 +259,64 @@ def _histories(files: Sequence[LocalFile]) -> Iterator[tuple[list[str], list[str
         yield paths, columns, "created_timestamp" in names
 
 
-def _rows(paths: list[str], created: bool, as_of_us: int | None) -> str:  # noqa: FBT001 - private
-    listed = ", ".join(_text(path) for path in paths)
-    event = "epoch_us(event_timestamp)"
-    written = f"coalesce(epoch_us(created_timestamp), {event})" if created else event
-    rows = f"SELECT *, {event} AS _event_us, {written} AS _created_us FROM read_parquet([{listed}])"
-    if as_of_us is None:
-        return rows
-    return f"SELECT * FROM ({rows}) WHERE _event_us <= {as_of_us:d} AND _created_us <= {as_of_us:d}"
+@dataclass(frozen=True, slots=True)
+class _Rows:
+    """Rows of files of one schema, as SQL.
 
+    Attributes:
+        paths: the files.
+        wanted: the columns to take.
+        created: whether the files have a created time.
+        as_of_us: only rows whose times are not later.
+        event_us_max: rows with later event times are set aside.
+    """
 
-def _count_ahead(database: duckdb.DuckDBPyConnection, rows: str, event_us_max: int | None) -> int:
-    if event_us_max is None:
-        return 0
-    found = database.execute(f"SELECT count(*) FROM ({rows}) WHERE _event_us > {event_us_max:d}").fetchone()
-    return int(found[0]) if found else 0
+    paths: list[str]
+    wanted: str
+    created: bool
+    as_of_us: int | None
+    event_us_max: int | None
 
+    def _known(self) -> str:
+        listed = ", ".join(_text(path) for path in self.paths)
+        event = "epoch_us(event_timestamp)"
+        written = f"coalesce(epoch_us(created_timestamp), {event})" if self.created else event
+        rows = f"SELECT {self.wanted}, {event} AS event_us, {written} AS created_us FROM read_parquet([{listed}])"  # noqa: S608 - quoted
+        if self.as_of_us is None:
+            return rows
+        return f"SELECT * FROM ({rows}) WHERE event_us <= {self.as_of_us:d} AND created_us <= {self.as_of_us:d}"  # noqa: S608
 
-def _newest(
-    database: duckdb.DuckDBPyConnection, rows: str, event_us_max: int | None, column: str | None
-) -> Iterator[pa.RecordBatch]:
-    """Yield the newest rows of a history's column, or of the log; those of equal times all, the caller decides."""
-    conditions = [] if event_us_max is None else [f"_event_us <= {event_us_max:d}"]
-    if column is None:
-        group, wanted = "entity, feature", "entity, feature, if(deleted, NULL, value) AS value"
-    else:
-        group, wanted = "entity", f"entity, {_name(column)} AS value"
-        conditions.append(f"{_name(column)} IS NOT NULL")
-    where = f"WHERE {' AND '.join(conditions)}" if conditions else ""
-    query = (
-        f"SELECT * EXCLUDE (_place) FROM (SELECT {wanted}, _event_us, _created_us, rank() OVER "
-        f"(PARTITION BY {group} ORDER BY _event_us DESC, _created_us DESC) AS _place FROM ({rows}) {where}) "
-        "WHERE _place = 1"
-    )
-    yield from database.execute(query).to_arrow_reader(_BATCH_ROWS)
+    def count_ahead(self, database: duckdb.DuckDBPyConnection) -> int:
+        """Return how many rows are set aside."""
+        if self.event_us_max is None:
+            return 0
+        query = f"SELECT count(*) FROM ({self._known()}) WHERE event_us > {self.event_us_max:d}"  # noqa: S608
+        found = database.execute(query).fetchone()
+        return int(found[0]) if found else 0
+
+    def newest(
+        self, database: duckdb.DuckDBPyConnection, group: str, condition: str = "WHERE true"
+    ) -> Iterator[pa.RecordBatch]:
+        """Yield the newest row of each group; of rows with equal times all, the caller decides."""
+        if self.event_us_max is not None:
+            condition += f" AND event_us <= {self.event_us_max:d}"
+        query = (
+            "SELECT * EXCLUDE (place) FROM (SELECT *, rank() OVER "  # noqa: S608 - quoted
+            f"(PARTITION BY {group} ORDER BY event_us DESC, created_us DESC) AS place "
+            f"FROM ({self._known()}) {condition}) WHERE place = 1"
+        )
+        yield from database.execute(query).to_arrow_reader(_BATCH_ROWS)
 
 
 def _history_cells(feature: str, batch: pa.RecordBatch) -> Iterator[Cell]:
-    columns = [batch.column(name).to_pylist() for name in ("entity", "value", "_event_us", "_created_us")]
+    columns = [batch.column(name).to_pylist() for name in ("entity", "value", "event_us", "created_us")]
     for entity, value, event, created in zip(*columns, strict=True):
         yield Cell(entity, feature, canonical_json(value), event, created)
 
 
 def _log_cells(batch: pa.RecordBatch) -> Iterator[Cell]:
     columns: list[list[Any]] = [
-        batch.column(name).to_pylist() for name in ("entity", "feature", "value", "_event_us", "_created_us")
+        batch.column(name).to_pylist() for name in ("entity", "feature", "value", "event_us", "created_us")
     ]
     for entity, feature, value, event, created in zip(*columns, strict=True):
         yield Cell(entity, feature, value, event, created)

@@ -37,12 +37,13 @@ class WriterState:
         try:
             moment = datetime.fromisoformat(document["flushed_through"])
             closed = document["closed"]
-            if moment.tzinfo is None or not isinstance(closed, bool):
-                raise ValueError(key)
-            return cls(str(document["writer"]), moment.astimezone(UTC), closed)
-        except (KeyError, TypeError, ValueError) as error:
+            writer = str(document["writer"])
+        except (KeyError, TypeError, ValueError):
+            moment, closed, writer = datetime.min, None, ""  # noqa: DTZ901 - refused below for having no zone
+        if moment.tzinfo is None or not isinstance(closed, bool):
             message = f"{key} is no log writer's state"
-            raise Corrupt(message, hint="remove it when its writer is gone for good") from error
+            raise Corrupt(message, hint="remove it when its writer is gone for good")
+        return cls(writer, moment.astimezone(UTC), closed)
 
 
 def watermark_of(writers: Iterable[WriterState], *, now: datetime, before: datetime | None = None) -> datetime:
@@ -111,31 +112,32 @@ class RebuildPlan:
     """What a rebuild has to do.
 
     Attributes:
-        action: ``nothing``; ``finish`` (only the end of a rebuild that was stopped after its swap); ``catch_up``
-            (write what the added files brought onto the live table); ``full`` (a fresh table).
+        action: ``nothing``; ``catch_up`` (write what the added files brought onto the live table); ``full`` (a fresh
+            table).
         added: the files that a catch-up reads.
         reason: why, for logs.
     """
 
-    action: Literal["nothing", "finish", "catch_up", "full"]
+    action: Literal["nothing", "catch_up", "full"]
     added: tuple[FileEntry, ...] = ()
     reason: str = ""
 
 
 def plan_rebuild(  # noqa: PLR0911 - one return a reason
     pointer: Pointer | None,
-    live_exists: bool,  # noqa: FBT001 - an observation
     manifest: OfflineManifest,
     base: OfflineManifest | None,
+    *,
+    live_exists: bool,
     as_of: str | None,
 ) -> RebuildPlan:
     """Decide how the online store comes to a manifest.
 
     Args:
         pointer: what is live.
-        live_exists: whether the live table is there.
         manifest: what it has to come to.
         base: the manifest that the live table was filled from, None when that is unknown.
+        live_exists: whether the live table is there.
         as_of: ISO time of an explicit ``as_of``.
     """
     if pointer is None or not live_exists:
@@ -143,8 +145,7 @@ def plan_rebuild(  # noqa: PLR0911 - one return a reason
     if base is None or (pointer.sequence, pointer.manifest) != (base.sequence, base.digest):
         return RebuildPlan("full", reason="the live table was not filled from this vault")
     if (pointer.sequence, pointer.as_of, base.digest) == (manifest.sequence, as_of, manifest.digest):
-        action: Literal["nothing", "finish"] = "nothing" if pointer.carry_from is None else "finish"
-        return RebuildPlan(action, reason="the live table holds it already")
+        return RebuildPlan("nothing", reason="the live table holds it already")
     if as_of is not None or pointer.as_of is not None:
         return RebuildPlan("full", reason="another time was asked for")
     if pointer.set_aside:

@@ -103,21 +103,27 @@ def rebuild(
     pointer = target.pointer()
     generations = target.generations() if pointer else []
     live = pointer is not None and pointer.generation in generations
-    plan = plan_rebuild(pointer, live, manifest, _base(vault, view, pointer), _iso(as_of))
+    plan = plan_rebuild(pointer, manifest, _base(vault, view, pointer), live_exists=live, as_of=_iso(as_of))
     logger.info("%s: %s (%s)", view, plan.action, plan.reason)
-    run = _Run(vault, target, manifest, watermark, as_of, carry_since, deletes_max, started, progress)
-    if full and plan.action != "finish":
-        return run.full(pointer if live else None, pointer)
-    if plan.action in ("nothing", "finish") and pointer is not None:
-        if plan.action == "finish":
-            pointer = run.finish(pointer)
-        return run.unchanged(pointer)
-    if plan.action == "catch_up" and pointer is not None:
-        if pointer.carry_from is not None:
-            pointer = run.finish(pointer)
-        report = run.catch_up(pointer, plan.added)
-        if report is not None:
-            return report
+    run = _Run(
+        vault=vault,
+        target=target,
+        manifest=manifest,
+        watermark=watermark,
+        as_of=as_of,
+        carry_since_us=carry_since,
+        deletes_max=deletes_max,
+        started=started,
+        progress=progress,
+    )
+    if pointer is not None and live:
+        pointer = run.finish(pointer)  # of a run that was stopped after its swap
+        if plan.action == "nothing" and not full:
+            return run.unchanged(pointer)
+        if plan.action == "catch_up" and not full:
+            report = run.catch_up(pointer, plan.added)
+            if report is not None:
+                return report
     return run.full(pointer if live else None, pointer)
 
 
@@ -204,30 +210,19 @@ def read_offline(vault: Vault, *, view: str, as_of: datetime | None = None) -> l
         return sorted(cell for _, cells in truth.cells.partitions() for cell in cells)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Run:
     """One rebuild under way."""
 
-    def __init__(
-        self,
-        vault: Vault,
-        target: OnlineStore,
-        manifest: OfflineManifest,
-        watermark: datetime,
-        as_of: datetime | None,
-        carry_since_us: int,
-        deletes_max: int,
-        started: float,
-        progress: Progress,
-    ) -> None:
-        self.vault = vault
-        self.target = target
-        self.manifest = manifest
-        self.watermark = watermark
-        self.as_of = as_of
-        self.carry_since_us = carry_since_us
-        self.deletes_max = deletes_max
-        self.started = started
-        self.progress = progress
+    vault: Vault
+    target: OnlineStore
+    manifest: OfflineManifest
+    watermark: datetime
+    as_of: datetime | None
+    carry_since_us: int
+    deletes_max: int
+    started: float
+    progress: Progress
 
     @property
     def name(self) -> str:

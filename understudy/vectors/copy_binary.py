@@ -1,8 +1,8 @@
 """PostgreSQL's COPY BINARY stream to Arrow record batches and back, bit for bit. Pure: bytes in, bytes out.
 
 The format: https://www.postgresql.org/docs/current/sql-copy.html (File Formats, Binary Format). The bytes of a value
-are those of the type's send function; pgvector's ``vector`` is int16 dimension, int16 unused, then big-endian float4 each
-(``halfvec`` the same with float2).
+are those of the type's send function; pgvector's ``vector`` is int16 dimension, int16 unused, then big-endian float4
+each (``halfvec`` the same with float2).
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 A row is the CBOR array ``[id, vector, {column: value}]`` (RFC 8949, section 4.2.1): the vector a byte string of its
 little-endian floats, or null; text, json, uuid and numeric values as text; integers as integers; a time as microseconds
-since 1970; float columns as byte strings of their little-endian bytes, so that every NaN and -0.0 counts. A duplicate id
-is an error.
+since 1970; float columns as byte strings of their little-endian bytes, so that every NaN and -0.0 counts. A duplicate
+id is an error.
 
 The index's digest is BLAKE3 over the CBOR array ``["understudy vectors 1", layout, bucket count, [[bucket, rows,
 digest], ...]]``, buckets in order, empty ones left out.

@@ -725,7 +725,8 @@ def _columns(
 ) -> tuple[list[Column], dict[str, tuple[int, Element]]]:
     rows = connection.execute(
         "SELECT a.attname, t.typname, format_type(a.atttypid, a.atttypmod), a.attnotnull, a.attidentity, "
-        "a.attgenerated, a.atttypmod, pg_get_expr(d.adbin, d.adrelid) FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid "
+        "a.attgenerated, a.atttypmod, pg_get_expr(d.adbin, d.adrelid) "
+        "FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid "
         "LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum "
         "WHERE a.attrelid = %s AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum",
         (oid,),

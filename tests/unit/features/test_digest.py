@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import random
 from collections import defaultdict
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import duckdb
@@ -66,7 +67,7 @@ def test_the_version_orders_by_event_then_created_then_tombstone(rows: list[Cell
     def order(row: Cell) -> tuple[int, int, bool]:
         return row.event_us, row.created_us, row.value is None
 
-    for one, two in zip(rows, rows[1:], strict=False):
+    for one, two in pairwise(rows):
         if order(one) != order(two):
             assert (order(one) < order(two)) == (version_of(one) < version_of(two))
         assert (one.event_us, one.created_us, one.value is None) == times_of(version_of(one))
@@ -75,7 +76,8 @@ def test_the_version_orders_by_event_then_created_then_tombstone(rows: list[Cell
 def test_cells_beyond_memory_come_back_from_disk(tmp_path: Path) -> None:
     chance = random.Random(3)
     every = [
-        Cell(f"user:{chance.randrange(300)}", f"f{chance.randrange(3)}", str(number), number, 0) for number in range(5_000)
+        Cell(f"user:{chance.randrange(300)}", f"f{chance.randrange(3)}", str(number), number, 0)
+        for number in range(5_000)
     ]
     spill = Spill(tmp_path, "s", cells_in_memory_max=700)
     spill.add(every)

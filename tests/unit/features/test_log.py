@@ -108,7 +108,7 @@ def test_closing_flushes_what_waits() -> None:
 
 
 @pytest.mark.parametrize("after", [False, True])
-def test_a_store_that_fails_for_a_while_loses_and_doubles_nothing(after: bool) -> None:
+def test_a_store_that_fails_for_a_while_loses_and_doubles_nothing(*, after: bool) -> None:
     memory = MemoryStore()
     store = FaultyStore(memory)
     with LogWriter(store, "w", **QUICK) as log:

@@ -24,11 +24,11 @@ from understudy.features.plan import (
 from understudy.objects.interface import ObjectInfo
 
 
-def info(key: str, *, size: int = 10, token: str = "t1") -> ObjectInfo:
+def info(key: str, *, size: int = 10, token: str = "1") -> ObjectInfo:  # noqa: S107 - an object's, no secret
     return ObjectInfo(key, size, token, None, datetime(2026, 11, 21, tzinfo=UTC))
 
 
-def entry(key: str, *, size: int = 10, token: str = "t1", digest: str = "d") -> FileEntry:
+def entry(key: str, *, size: int = 10, token: str = "1", digest: str = "d") -> FileEntry:  # noqa: S107
     return FileEntry(key, key, size, digest, token, 1)
 
 
@@ -64,7 +64,7 @@ def test_a_writer_that_cannot_be_understood_is_no_promise(document: object) -> N
 def test_what_is_the_same_is_kept_and_the_rest_is_copied() -> None:
     listing = [
         info(A.key),
-        info(B.key, token="t2"),
+        info(B.key, token="2"),
         info("log/w/3.parquet"),
         info("log/w/_SUCCESS"),
         info("writers/w.json"),
@@ -88,23 +88,27 @@ def test_more_vanished_files_than_the_limit_all_still_count() -> None:
 
 
 def pointer(filled: OfflineManifest, **changes: object) -> Pointer:
-    return Pointer(revision=1, generation=1, sequence=filled.sequence, manifest=filled.digest, cells=10).moved(**changes)
+    return Pointer(revision=1, generation=1, sequence=filled.sequence, manifest=filled.digest, cells=10).moved(
+        **changes
+    )
 
 
 def test_an_empty_store_is_rebuilt_whole() -> None:
-    assert "full" == plan_rebuild(None, False, manifest(1, A), None, None).action
-    assert "full" == plan_rebuild(pointer(manifest(1, A)), False, manifest(1, A), manifest(1, A), None).action
+    assert "full" == plan_rebuild(None, manifest(1, A), None, live_exists=False, as_of=None).action
+    assert (
+        "full"
+        == plan_rebuild(pointer(manifest(1, A)), manifest(1, A), manifest(1, A), live_exists=False, as_of=None).action
+    )
 
 
 def test_what_is_live_already_is_left_alone() -> None:
     one = manifest(1, A)
-    assert "nothing" == plan_rebuild(pointer(one), True, one, one, None).action
-    assert "finish" == plan_rebuild(pointer(one, carry_from=4), True, one, one, None).action
+    assert "nothing" == plan_rebuild(pointer(one), one, one, live_exists=True, as_of=None).action
 
 
 def test_added_files_are_caught_up() -> None:
     one, two = manifest(1, A), manifest(2, A, B, C)
-    plan = plan_rebuild(pointer(one), True, two, one, None)
+    plan = plan_rebuild(pointer(one), two, one, live_exists=True, as_of=None)
     assert ("catch_up", (B, C)) == (plan.action, plan.added)
 
 
@@ -113,26 +117,26 @@ def test_added_files_are_caught_up() -> None:
 )
 def test_files_that_changed_or_no_longer_count_need_a_fresh_table(after: OfflineManifest) -> None:
     one = manifest(1, A)
-    assert "full" == plan_rebuild(pointer(one), True, after, one, None).action
+    assert "full" == plan_rebuild(pointer(one), after, one, live_exists=True, as_of=None).action
 
 
 def test_another_vault_with_the_same_numbers_is_not_mistaken() -> None:
     mine, other = manifest(1, A), manifest(1, B)
-    assert "full" == plan_rebuild(pointer(other), True, mine, mine, None).action
+    assert "full" == plan_rebuild(pointer(other), mine, mine, live_exists=True, as_of=None).action
 
 
 def test_another_time_needs_a_fresh_table() -> None:
     one, two = manifest(1, A), manifest(2, A, B)
     then = at(0).isoformat()
-    assert "full" == plan_rebuild(pointer(one), True, one, one, then).action
-    assert "nothing" == plan_rebuild(pointer(one, as_of=then), True, one, one, then).action
-    assert "full" == plan_rebuild(pointer(one, as_of=then), True, two, one, None).action
+    assert "full" == plan_rebuild(pointer(one), one, one, live_exists=True, as_of=then).action
+    assert "nothing" == plan_rebuild(pointer(one, as_of=then), one, one, live_exists=True, as_of=then).action
+    assert "full" == plan_rebuild(pointer(one, as_of=then), two, one, live_exists=True, as_of=None).action
 
 
 def test_rows_that_were_set_aside_may_count_after_the_next_replication() -> None:
     one, two = manifest(1, A), manifest(2, A, B)
-    assert "full" == plan_rebuild(pointer(one, set_aside=1), True, two, one, None).action
-    assert "nothing" == plan_rebuild(pointer(one, set_aside=1), True, one, one, None).action
+    assert "full" == plan_rebuild(pointer(one, set_aside=1), two, one, live_exists=True, as_of=None).action
+    assert "nothing" == plan_rebuild(pointer(one, set_aside=1), one, one, live_exists=True, as_of=None).action
 
 
 def test_a_catch_up_is_chosen_for_few_cells() -> None:

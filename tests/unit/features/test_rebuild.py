@@ -123,7 +123,7 @@ def test_a_deleted_feature_vanishes_online(source: MemoryStore, vault: Vault) ->
 
 
 @pytest.mark.parametrize("full", [False, True])
-def test_more_deletions_than_the_limit_change_nothing(source: MemoryStore, vault: Vault, full: bool) -> None:
+def test_more_deletions_than_the_limit_change_nothing(source: MemoryStore, vault: Vault, *, full: bool) -> None:
     store = MemoryFeatures()
     rebuild(vault, store, view=VIEW)
     before = store.pointer()
@@ -188,7 +188,6 @@ class Meddling(MemoryFeatures):
     def __init__(self) -> None:
         super().__init__()
         self.before_move: list[Cell] = []
-        self.after_move: list[Cell] = []
         self.fail_after_move = False
         self.spoil: Cell | None = None
 
@@ -230,6 +229,16 @@ def test_live_writes_that_arrive_before_the_swap_are_carried_over(vault: Vault) 
     assert 3 == verify(vault, store, view=VIEW).details["newer"]
 
 
+def test_what_was_written_before_is_there_at_the_very_swap(vault: Vault) -> None:
+    store = Meddling()
+    rebuild(vault, store, view=VIEW)
+    LiveFeatures(store).write([now_cell("user:00001", "early")])
+    store.fail_after_move = True
+    with pytest.raises(Unreachable):
+        rebuild(vault, store, view=VIEW, full=True)
+    assert "early" == live_of(store, "user:00001")["clicks"]
+
+
 def test_a_run_that_ended_right_after_the_swap_is_finished_by_the_next(vault: Vault) -> None:
     store = Meddling()
     rebuild(vault, store, view=VIEW)
@@ -245,7 +254,20 @@ def test_a_run_that_ended_right_after_the_swap_is_finished_by_the_next(vault: Va
     assert pointer.carry_from is None
 
 
-def test_going_back_in_time_does_not_carry_what_it_undoes(source: MemoryStore, vault: Vault) -> None:
+def test_what_a_stopped_run_left_to_carry_is_not_lost_by_a_fresh_table(source: MemoryStore, vault: Vault) -> None:
+    store = Meddling()
+    rebuild(vault, store, view=VIEW)
+    store.before_move = [now_cell("user:00002", "late")]
+    store.fail_after_move = True
+    with pytest.raises(Unreachable):
+        rebuild(vault, store, view=VIEW, full=True)
+    put_history(source, 31)
+    replicate_offline(source, vault, view=VIEW)
+    assert "full" == rebuild(vault, store, view=VIEW).details["mode"]
+    assert "late" == live_of(store, "user:00002")["clicks"]
+
+
+def test_going_back_in_time_does_not_carry_what_it_undoes(vault: Vault) -> None:
     store = Meddling()
     rebuild(vault, store, view=VIEW)
     poison = now_cell("user:00001", "poison")

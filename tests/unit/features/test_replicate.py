@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from datetime import timedelta
+
 import pytest
 
 from tests.faults import FaultyStore
@@ -7,7 +9,7 @@ from tests.unit.features.offline_store import at, logged, put_history, put_log
 from understudy.errors import Corrupt, NotReady, Unreachable
 from understudy.features import replicate as replicating
 from understudy.features.log import LogWriter
-from understudy.features.manifest import manifest_for, newest_manifest, watermark_now
+from understudy.features.manifest import advance_pointer, manifest_for, newest_manifest, watermark_now
 from understudy.features.rebuild import read_offline
 from understudy.features.replicate import replicate_offline
 from understudy.objects.memory import MemoryStore
@@ -124,9 +126,23 @@ def test_a_body_that_was_cut_on_its_way_is_noticed(source: MemoryStore, vault: V
         replicate_offline(FaultyStore(source).cut("get", key="history/"), vault, view=VIEW)
 
 
-def test_a_large_file_goes_through_the_disk(
-    source: MemoryStore, vault: Vault, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_the_vault_gives_back_is_compared_with_what_was_sent(source: MemoryStore, vault: Vault) -> None:
+    lossy = Vault(FaultyStore(vault.store).cut("get", key=f"offline/{VIEW}/history/"))
+    with pytest.raises(Corrupt, match="does not hold what was sent"):
+        replicate_offline(source, lossy, view=VIEW)
+    assert [] == vault.sequences(f"features/{VIEW}/")
+
+
+def test_the_pointer_never_takes_the_watermark_back(source: MemoryStore, vault: Vault) -> None:
+    replicate_offline(source, vault, view=VIEW)
+    manifest, _ = manifest_for(vault, VIEW, None)
+    late = manifest.watermark + timedelta(seconds=9)
+    assert late == advance_pointer(vault, manifest, late)
+    assert late == advance_pointer(vault, manifest, manifest.watermark)
+    assert late == watermark_now(vault, manifest)
+
+
+def test_a_large_file_goes_through_the_disk(source: MemoryStore, vault: Vault, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(replicating, "WHOLE_BYTES_MAX", 100)
     monkeypatch.setattr(replicating, "_PIECE_BYTES", 333)
     faulty = FaultyStore(source)
@@ -207,9 +223,7 @@ def test_a_manifest_that_was_tampered_with_is_corrupt(source: MemoryStore, vault
         manifest_for(vault, VIEW, None)
 
 
-def test_an_earlier_time_takes_the_first_state_that_is_complete_through_it(
-    source: MemoryStore, vault: Vault
-) -> None:
+def test_an_earlier_time_takes_the_first_state_that_is_complete_through_it(source: MemoryStore, vault: Vault) -> None:
     for number in range(1, 6):
         source._clock = lambda number=number: at(10 * number)
         put_log(source, number + 1, [logged("u", "n", str(number), number)])

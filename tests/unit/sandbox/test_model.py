@@ -68,6 +68,7 @@ def test_a_model_of_another_kind_is_refused(files: dict[str, bytes]) -> None:
         model.SentenceModel({**files, "config.json": b'{"model_type": "gpt2"}'})
 
 
+@pytest.mark.slow
 def test_passages_are_many_short_distinct_and_the_same_again(minilm: model.SentenceModel) -> None:
     first = corpus.passages(minilm.count_tokens)
     assert first == corpus.passages(minilm.count_tokens)
@@ -90,6 +91,7 @@ def test_sources_are_not_run_and_examples_are_left_out(tmp_path: Path) -> None:
     ] == found
 
 
+@pytest.mark.slow
 def test_a_tuned_model_differs_in_one_layer_alone(files: dict[str, bytes]) -> None:
     old = files[model.WEIGHTS]
     new = tune.fine_tune(old)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import fcntl
 import re
+import time
 from typing import TYPE_CHECKING
 
 import pytest
 
+from sandbox.process import ServerDidNotStart, marked, owner_mark
 from sandbox.seed import FEATURES, history
 from sandbox.stage import TEMPLATE, AlreadyRunning, Stage
 from understudy.settings import load_settings
@@ -47,3 +49,21 @@ def test_the_history_is_the_same_again_and_has_versions_and_late_arrivals() -> N
         newest[row["entity"]] = max(event, newest.get(row["entity"], event))
     assert 0 < late < len(rows)
     assert any(row[name] is None for row in rows for name in FEATURES)
+
+
+def test_a_server_that_does_not_come_up_ends_the_others_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        Stage, "_start_postgres", lambda self, place: self._start_module(place, "gcs", "no", "sandbox.no")
+    )
+    monkeypatch.setattr(
+        Stage, "_start_moto", lambda self, place, _key, name: self._launch(place, name, ["sleep", "60"], lambda: False)
+    )
+    began = time.monotonic()
+    stage = Stage(tmp_path, prefect=False, passages=10)
+    with pytest.raises(ServerDidNotStart, match=r"No module named sandbox\.no"):
+        stage.start_servers()
+    assert time.monotonic() - began < 20
+    assert [] == marked(owner_mark())
+    Stage(tmp_path)._take_directory(print)
