@@ -18,7 +18,9 @@ from understudy.report import human_bytes, human_seconds
 
 if TYPE_CHECKING:
     from sandbox.client import Watch, Writer
+    from sandbox.proof import Recorded
     from sandbox.prefect_runs import Ended, Runs
+    from sandbox.proof import Recorded
     from sandbox.sabotage import Sabotage
     from sandbox.stage import Stage
 
@@ -65,7 +67,7 @@ class Demo:
         self.strike("before_failover")
         outcome = self.fail_over(runs)
         self.strike("failed_over")
-        held = self.prove(recorded, killed_at, writer, watch, outcome)
+        held = self.prove(runs, recorded, killed_at, writer, watch, outcome)
         print(f"ALL PROVED in {human_seconds(time.monotonic() - began)}, of which seeding {human_seconds(seeded_in)}."
               if held else "NOT PROVED.", flush=True)  # fmt: skip
         return 0 if held else Corrupt.exit_code
@@ -124,10 +126,10 @@ class Demo:
                 raise StoppedPartWay(
                     f"{run.name} ended as {run.state}: {run.message}", hint="open it in the Prefect UI"
                 )
-            for sentence in run.message.split("; ") if which == "again" else [run.message]:
+            for sentence in run.message.split(" | "):
                 self.say(f"{which}: {sentence}")
 
-    def lose_home(self, runs: Runs, recorded: object) -> tuple[datetime, Writer, Watch]:
+    def lose_home(self, runs: Runs, recorded: Recorded) -> tuple[datetime, Writer, Watch]:
         """Step 4: a client writes on while every process of home is killed and its disks are removed."""
         from sandbox.client import Watch, Writer
 
@@ -161,7 +163,9 @@ class Demo:
         self.say(f"{ended.name}: {ended.state} {human_seconds(time.monotonic() - began)} after the button")
         return ended
 
-    def prove(self, recorded: object, killed_at: datetime, writer: Writer, watch: Watch, outcome: Ended) -> bool:
+    def prove(
+        self, runs: Runs, recorded: Recorded, killed_at: datetime, writer: Writer, watch: Watch, outcome: Ended
+    ) -> bool:
         """Step 6: what was recorded at home, compared with what the other site says; return whether all held."""
         from sandbox.proof import prove
 
@@ -173,9 +177,7 @@ class Demo:
             self.say(f"{'held  ' if row.held else 'FAILED'}  {row.name}: {row.sentence}")
         print(proof.text(), flush=True)
         (self.stage.directory / "proof.json").write_text(json.dumps(proof.json(), indent=1), encoding="utf-8")
-        from tasks.screen import show_page
-
-        show_page(f"failover-proof-{self.stage.settings.service}", f"# {outcome.name}\n\n{proof.markdown()}")
+        runs.publish(f"failover-proof-{self.stage.settings.service}", f"# {outcome.name}\n\n{proof.markdown()}")
         return proof.held
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.actions import ArtifactCreate
 from prefect.client.schemas.filters import LogFilter, LogFilterFlowRunId
 from prefect.client.schemas.sorting import LogSort
 from prefect.states import Scheduled
@@ -76,6 +77,10 @@ class Runs:
                 return Ended(found.name, "Not ended", completed=False, message=f"no end within {timeout:.0f} s",
                              seconds=timeout)  # fmt: skip
             time.sleep(_POLL_SECONDS)
+
+    def publish(self, key: str, markdown: str) -> None:
+        """Keep a page as an artifact that belongs to no run."""
+        self._client.create_artifact(ArtifactCreate(key=key, type="markdown", data=markdown))
 
     def run_all(self, flows: Iterable[str]) -> list[Ended]:
         """Start several flows side by side and wait for all."""

@@ -269,7 +269,7 @@ class Stage:
                 "PREFECT_HOME": str(self.directory / "prefect"),
                 "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
                 "DO_NOT_TRACK": "1",
-                "PREFECT_LOGGING_EXTRA_LOGGERS": "understudy",
+                "PREFECT_WORKER_QUERY_SECONDS": "2",
                 "PREFECT_CLI_COLORS": "false",
             }
         os.environ.update(self.environment)

@@ -14,6 +14,7 @@ from understudy.failover.engine import Outcome, prepare
 from understudy.failover.engine import run as run_plan
 from understudy.failover.plan import Plan, render
 from understudy.failover.plans import plan_to_run, save_plan
+from understudy.failover.telling import event_line
 from understudy.report import human_seconds
 from understudy.service import open_service
 
@@ -61,8 +62,7 @@ def run_engine(
 
 
 def _log(event: Event) -> None:
-    if event.what in ("done", "finished"):
-        logger.info("%s %s %s", event.stage, event.sentence, human_seconds(event.seconds))
+    logger.info("%s", event_line(event))
 
 
 def plan_page(plan: Plan) -> str:

@@ -25,6 +25,9 @@ logger = logging.getLogger("understudy.prefect")
 
 BEST_EFFORT_SECONDS = 2.0
 
+#: Prefect hands an extra logger its handler and no level: the product's sentences would stop at the root's WARNING.
+logging.getLogger("understudy").setLevel(logging.INFO)
+
 
 def may_pass(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
     """Retry what is transient; a refusal, a conflict or corrupt bytes would only repeat."""

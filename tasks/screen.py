@@ -60,7 +60,7 @@ def concluded(work: Callable[[], list[Report]], *, key: str) -> State[Any]:
         lambda: create_table_artifact(key=artifact_key("replication", key), table=[table_row(r) for r in reports]),
         "showing the table",
     )
-    message = "; ".join(report.sentence for report in reports) or "nothing is configured"
+    message = " | ".join(report.sentence for report in reports) or "nothing is configured"
     if all(report.verdict == "unchanged" for report in reports):
         return Completed(name="Unchanged", message=message)
     if any(report.verdict == "held" for report in reports):

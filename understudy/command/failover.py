@@ -9,13 +9,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from understudy.errors import InvalidConfig, Refused
-from understudy.report import human_seconds
 
 if TYPE_CHECKING:
     from understudy.command.root import Context
     from understudy.command.screen import Screen
     from understudy.failover.plan import Plan
-    from understudy.failover.telling import Event
     from understudy.service import Service
 
 
@@ -123,11 +121,7 @@ def read_acceptances(losses: tuple[str, ...], unfenced: str, reason: str) -> Any
     return Acceptances(loss_seconds=seconds, unfenced=unfenced, reason=reason)
 
 
-def event_line(event: Event) -> str:
-    """Return one line of a failover's progress."""
-    took = f"  {human_seconds(event.seconds)}" if event.what in ("done", "finished") else ""
-    return f"{event.stage:<9} {event.what:<8} {event.sentence}{took}"
-
-
 def _shown_on(screen: Screen) -> Any:  # noqa: ANN401 - a listener
+    from understudy.failover.telling import event_line
+
     return lambda event: screen.say(event_line(event))

@@ -10,6 +10,8 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from understudy.report import human_seconds
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -39,6 +41,12 @@ class Event:
     data: dict[str, Any] = field(default_factory=dict)
 
 
+def event_line(event: Event) -> str:
+    """Return one line of a failover's progress."""
+    took = f"  {human_seconds(event.seconds)}" if event.what in ("done", "finished") else ""
+    return f"{event.stage:<9} {event.what:<8} {event.sentence}{took}"
+
+
 def silent(event: Event) -> None:
     """Tell nobody: for tests and machines."""
 
@@ -56,7 +64,6 @@ class Teller:
 
     def __call__(self, event: Event) -> None:
         """Say something, and return at once."""
-        logger.info("%s %s: %s", event.stage, event.action or event.what, event.sentence)
         self._events.put(event)
 
     def close(self) -> None:
