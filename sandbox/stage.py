@@ -256,6 +256,7 @@ class Stage:
         prefect = f"http://{ADDRESSES['neither']}:{self._ports['prefect']}/api"
         self.environment = {
             "UNDERSTUDY_CONFIG": str(self.config),
+            "XDG_STATE_HOME": str(self.directory / "state"),  # the journals' copies of this machine
             PASSWORD_VARIABLE: secrets.token_hex(12),
             # The same bits for the same text everywhere, and two instances do not fight for two cores.
             "OPENBLAS_NUM_THREADS": "1",

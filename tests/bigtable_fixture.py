@@ -1,7 +1,8 @@
-"""The sandbox's Bigtable for a test session."""
+"""The sandbox's Bigtable for a test session, or Google's emulator: ``UNDERSTUDY_BIGTABLE_EMULATOR=host:port pytest``."""
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from sandbox.process import Process
 
 HOST = "127.0.0.1"
+EMULATOR = os.environ.get("UNDERSTUDY_BIGTABLE_EMULATOR")
 
 
 def launch_bigtable(log: Path, *, host: str = HOST, port: int | None = None) -> tuple[str, Process]:
@@ -29,6 +31,9 @@ def launch_bigtable(log: Path, *, host: str = HOST, port: int | None = None) -> 
 @pytest.fixture(scope="session")
 def bigtable_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """``127.0.0.1:PORT`` of the sandbox's Bigtable."""
+    if EMULATOR:
+        yield EMULATOR
+        return
     endpoint, server = launch_bigtable(tmp_path_factory.mktemp("bigtable") / "log")
     yield endpoint
     server.kill()

@@ -117,6 +117,10 @@ def test_the_parameters_of_the_graph_are_those_of_the_source(source, target, vau
 def test_the_graph_is_asked_for_approximate_hits_and_not_for_exact_ones(source, exact):
     rows = make_rows(30)
     source.create(rows)
+    if exact:
+        # The planner is made to like the graph.
+        source.execute(f"ALTER DATABASE {source.store.config.database} SET enable_seqscan = off")
+        source.execute(f"ALTER DATABASE {source.store.config.database} SET enable_sort = off")
     source.store.query(np.array(rows[0][1], np.float32), 5, exact=exact)
     source.store.close()
     scans = "SELECT sum(idx_scan)::int FROM pg_stat_user_indexes WHERE indexrelname = 'products_embedding_idx'"
@@ -293,6 +297,11 @@ def test_queries_follow_a_swap(source, target, vault):
     target.store.query(query, 3, exact=False)
     carry(source, target, vault)
     assert source.store.query(query, 3, exact=True) == target.store.query(query, 3, exact=False)
+
+
+def test_the_server_notices_a_killed_client_in_the_middle_of_a_statement(source):
+    with source.store._connection() as connection:
+        assert ("1s",) == connection.execute("SHOW client_connection_check_interval").fetchone()
 
 
 def test_errors_say_what_is_wrong(make_database):

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import threading
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from tests.vector_sites import DIMENSION, LABELS, TABLE, make_rows, make_site
 from understudy.errors import Conflict, Corrupt, NotFound, NotReady, Refused
 from understudy.objects.memory import MemoryStore
 from understudy.vault.store import open_vault
-from understudy.vectors import manifest
+from understudy.vectors import manifest, parquet
 from understudy.vectors.replicate import export, pointer_key, rebuild, verify
 
 KINDS = ["memory", "pgvector"]
@@ -192,8 +195,10 @@ def test_a_rebuild_that_would_drop_rows_is_refused_and_leaves_what_serves(source
     export(source.store, vault, index=INDEX)
     target.create([(f"own-{i}", *row[1:]) for i, row in enumerate(make_rows(12))], {})
     before = read_all(target.store)
+    stages = []
     with pytest.raises(Refused, match="12 rows"):
-        rebuild(vault, target.store, index=INDEX, deletes_max=11)
+        rebuild(vault, target.store, index=INDEX, deletes_max=11, progress=lambda what, *_: stages.append(what))
+    assert {"products: load"} == set(stages), "refused before the costly part"
     assert before == read_all(target.store)
     assert [TABLE] == target.tables()
     assert "changed" == rebuild(vault, target.store, index=INDEX, deletes_max=12).verdict
@@ -266,6 +271,23 @@ def test_a_flipped_byte_in_the_vault_is_found_before_anything_is_swapped(source,
     data[len(data) // 2] ^= 1
     vault.store.put(key, bytes(data))
     with pytest.raises(Corrupt, match="SHA-256"):
+        rebuild(vault, target.store, index=INDEX)
+    with pytest.raises(NotFound):
+        target.store.describe()
+
+
+def test_rows_other_than_the_manifest_says_are_never_swapped_in(source, target, vault):
+    source.create(make_rows(100))
+    export(source.store, vault, index=INDEX)
+    state = manifest.newest(vault, INDEX)
+    part = state.parts[3]
+    rows = parquet.decode(state.schema, vault.store.get(state.data_key(part)))
+    forged = parquet.encode(state.schema, rows.set_column(2, "title", pa.array(["forged"] * len(rows))))
+    vault.store.put(state.data_key(part), forged)
+    parts = list(state.parts)
+    parts[3] = replace(part, size=len(forged), sha256=hashlib.sha256(forged).hexdigest())
+    vault.store.put(f"vectors/{INDEX}/00000001/manifest.json", replace(state, parts=tuple(parts)).encode())
+    with pytest.raises(Corrupt, match="the rebuilt index differs from sequence 1 of the vault in 1 of 16 buckets"):
         rebuild(vault, target.store, index=INDEX)
     with pytest.raises(NotFound):
         target.store.describe()

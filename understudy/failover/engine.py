@@ -129,15 +129,7 @@ class _Engine:
         self.pace = pace
         self.tell = tell
         self.epoch = plan.epoch + 1
-        self.journal = Journal(
-            world.vault,
-            Vault(world.register.store),
-            epoch=self.epoch,
-            who=f"{who}@{host}",
-            plan=plan.id,
-            directory=world.journal_directory,
-            service=plan.service,
-        )
+        self.journal: Journal
         self.started = time.monotonic()
         self.serving: float | None = None
         self.confirmed: float | None = None
@@ -149,6 +141,16 @@ class _Engine:
         except UnderstudyError as error:
             message = f"the register at {self.world.register.url} cannot be read: {error.message}"
             raise Refused(message, hint="nothing was changed here; bring it back first") from error
+        self.journal = Journal(
+            self.world.vault,
+            Vault(self.world.register.store),
+            epoch=self.epoch,
+            who=f"{self.who}@{self.host}",
+            plan=self.plan.id,
+            register=state.id,
+            directory=self.world.journal_directory,
+            service=self.plan.service,
+        )
         ours = state.epoch == self.epoch and state.holder is not None and state.holder.plan == self.plan.id
         if ours:
             claim = self._take_over()

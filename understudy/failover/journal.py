@@ -42,6 +42,8 @@ class Entry:
         time: of the machine that wrote it; for people, never compared.
         who: a person at a machine.
         plan: the id of the plan.
+        register: which register's epoch it is. Epochs begin anew with a new register, and what was done in another
+            one's second epoch says nothing about this one's.
         data: what was meant, answered or seen; JSON values.
     """
 
@@ -52,6 +54,7 @@ class Entry:
     time: str
     who: str
     plan: str
+    register: str = ""
     data: dict[str, Any] = field(default_factory=dict)
 
 
@@ -66,6 +69,7 @@ class Journal:
         epoch: int,
         who: str,
         plan: str,
+        register: str,
         directory: Path | None = None,
         service: str = "",
     ) -> None:
@@ -77,6 +81,7 @@ class Journal:
             epoch: the epoch that the plan claims.
             who: a person at a machine.
             plan: the id of the plan.
+            register: the id of the register whose epoch it is; entries of another one are passed over.
             directory: of the copy on the local disk; None keeps none.
             service: part of that file's name.
         """
@@ -86,8 +91,10 @@ class Journal:
         self._second = second
         self._who = who
         self._plan = plan
+        self._register = register
+        self._highest = 0  # number in any copy, of entries that are passed over too
         self._prefix = prefix_of(epoch)
-        self._file = directory / f"journal-{service}-{epoch}.jsonl" if directory else None
+        self._file = directory / f"journal-{service}-{register}-{epoch}.jsonl" if directory else None
         self._missing: dict[int, bytes] = {}  # what the vault has not got
         self._quiet_until = {"vault": 0.0, "register": 0.0}
 
@@ -105,9 +112,9 @@ class Journal:
             answered += 1
             if name == "vault":
                 in_vault = {entry.n for entry in entries}
-            for entry in entries:
+            for entry in self._own(entries):
                 found.setdefault((entry.n, entry.who, entry.kind, entry.action), entry)
-        for entry in self._read_file():
+        for entry in self._own(self._read_file()):
             found.setdefault((entry.n, entry.who, entry.kind, entry.action), entry)
         if not answered:
             message = f"neither copy of the journal of epoch {self.epoch} can be read"
@@ -122,7 +129,7 @@ class Journal:
     @property
     def last(self) -> int:
         """The highest number in any copy."""
-        return max((entry.n for entry in self.entries), default=0)
+        return max([self._highest, *(entry.n for entry in self.entries)])
 
     def begin(self, action: str, data: dict[str, Any]) -> Entry:
         """Write the intent to claim. The vault must take it: nothing has been changed yet.
@@ -178,7 +185,7 @@ class Journal:
                 except Conflict:
                     if confirm is not None:
                         confirm()
-                    self.entries.extend(e for e in read_journal(self._vault, self.epoch) if e.n >= entry.n)
+                    self.entries.extend(e for e in self._own(read_journal(self._vault, self.epoch)) if e.n >= entry.n)
                     entry = self._entry(self.last + 1, kind, action, data or {})
                 except UnderstudyError as error:
                     self._mute("vault", error)
@@ -219,8 +226,14 @@ class Journal:
             time=datetime.now(UTC).isoformat(timespec="milliseconds"),
             who=self._who,
             plan=self._plan,
+            register=self._register,
             data=data,
         )
+
+    def _own(self, entries: list[Entry]) -> list[Entry]:
+        """Return the entries of this register, and remember how far the others have counted."""
+        self._highest = max([self._highest, *(entry.n for entry in entries)])
+        return [entry for entry in entries if entry.register == self._register]
 
     def _copy(self, entry: Entry) -> bool:
         """Write the second copies; True when one of them took it."""
@@ -232,6 +245,7 @@ class Journal:
             self._second.put_once(key, _dump(entry))
         except Conflict:
             logger.warning("%s beside the register holds another entry; the vault's is kept", key)
+            return done
         except UnderstudyError as error:
             self._mute("register", error)
             return done

@@ -95,6 +95,7 @@ class State(_Record):
     """The whole register.
 
     Attributes:
+        id: names this register; another one that is initialised in its place counts its epochs anew.
         epoch: grows by one with each claim.
         active: the site whose writers may hold leases.
         writes: whether they may write.
@@ -106,6 +107,7 @@ class State(_Record):
     """
 
     format: int = FORMAT_VERSION
+    id: str
     service: str
     epoch: int = Field(ge=1)
     active: SiteRole
@@ -172,7 +174,7 @@ class Register:
         Raises:
             Conflict: there is one already. It is never overwritten: that would forget an epoch.
         """
-        state = State(service=service, epoch=1, active=active, writes=True, since=self.now())
+        state = State(id=secrets.token_hex(8), service=service, epoch=1, active=active, writes=True, since=self.now())
         try:
             self.store.replace(KEY, _dump(state), expected=None)
         except Conflict as error:

@@ -66,7 +66,7 @@ def failover_status(register: Register, vault: Vault, *, names: Mapping[SiteRole
         names: of both sites.
     """
     state, now = register.read(), register.now()
-    journal = Journal(vault, Vault(register.store), epoch=state.epoch, who="", plan="")
+    journal = Journal(vault, Vault(register.store), epoch=state.epoch, who="", plan="", register=state.id)
     problem = ""
     try:
         journal.open()

@@ -333,12 +333,15 @@ def _to_cell(row: Any) -> Cell:  # noqa: ANN401 - the SDK has no types
     return Cell(unescape(entity), feature, None if deleted else value, event, created)
 
 
+_WRAPPERS = (FailedMutationEntryError, google_errors.RetryError, google_errors.DeadlineExceeded)
+
+
 def _cause(error: BaseException) -> BaseException:
     """Return what is behind the SDK's groups and wrappers: the first server's answer among them."""
     while True:
         if isinstance(error, MutationsExceptionGroup | RetryExceptionGroup) and error.exceptions:
             error = error.exceptions[0]
-        elif isinstance(error, FailedMutationEntryError | google_errors.RetryError) and error.__cause__ is not None:
+        elif isinstance(error, _WRAPPERS) and error.__cause__ is not None:
             error = error.__cause__
         else:
             return error

@@ -81,6 +81,7 @@ class LogWriter:
         self._condition = threading.Condition()
         self._open = _Batch()
         self._closing = False
+        self._beating = True
         self._give_up_at = float("inf")
         self._flushed_through = self._clock()
         self._number = self._last_number()
@@ -188,7 +189,8 @@ class LogWriter:
                 if time.monotonic() + wait > self._give_up_at:
                     batch.error = Unreachable(f"{key} could not be written before the writer closed", hint=error.hint)
                     return
-                logger.warning("the log %s waits: %s", key, error.message)
+                if wait == _WAIT_SECONDS_MIN:
+                    logger.warning("the log %s waits: %s", key, error.message)
                 with self._condition:
                     self._condition.wait_for(lambda: self._closing, timeout=wait)
                 if self._closing:
@@ -217,11 +219,14 @@ class LogWriter:
             try:
                 self._put_heartbeat(closed=closed)
             except UnderstudyError as error:
-                logger.warning("the heartbeat of %s failed: %s", self.writer, error.message)
+                if self._beating:
+                    logger.warning("the heartbeat of %s fails: %s", self.writer, error.message)
+                self._beating = False
                 if not closed or time.monotonic() > self._give_up_at:
                     return
                 time.sleep(_WAIT_SECONDS_MIN)
             else:
+                self._beating = True
                 return
 
     def _put_heartbeat(self, *, closed: bool) -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -22,6 +21,8 @@ from understudy.features.spill import Spill
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
+
+    import duckdb
 
 HISTORY = "history/"
 LOG = "log/"
@@ -213,6 +214,8 @@ def read_truth(
     Raises:
         Corrupt: a file does not read.
     """
+    import duckdb  # not for those who only write the log
+
     cells = Spill(directory, "truth")
     set_aside = 0
     with duckdb.connect() as database:

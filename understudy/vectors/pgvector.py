@@ -851,7 +851,9 @@ def _search(
         # ef_search cannot be less than k, or k rows would not be found.
         wanted = min(1000, max(effort, k)) if effort or k > _EFFORTS[0] else 0
         if exact:
-            connection.execute("SET LOCAL enable_indexscan = off")
+            # Whatever the role or the database sets: the graph could serve this order too, with a sort on top.
+            for setting, value in (("indexscan", "off"), ("seqscan", "on"), ("sort", "on")):
+                connection.execute(f"SET LOCAL enable_{setting} = {value}")
         elif schema.hnsw:
             # In a small table the planner would rather scan and sort, and a recall measured so would say nothing.
             connection.execute("SET LOCAL enable_seqscan = off")

@@ -196,8 +196,6 @@ def rebuild(
             proven="sequence, rows",
             details={"sequence": manifest.sequence, "digest": manifest.digest, **_found(served.labels)},
         )
-    if sequence is None:
-        _refuse_older(served, manifest, vault)
     with target.green(manifest.schema, manifest.sequence) as green:
         if sequence is None:
             _refuse_older(green.served, manifest, vault)

@@ -29,6 +29,7 @@ def lease(*, ago: float = 300, seconds: float = 15, epoch: int = 6) -> Lease:
 
 def state(**changes: Any) -> State:
     found = State(
+        id="r1",
         service="recommender",
         epoch=6,
         active="home",

@@ -28,8 +28,12 @@ class Cut:
         return getattr(self._store, name)
 
 
-def journal(vault: Any, second: Any, folder: Path | None = None, who: str = "ana@a") -> Journal:
-    return Journal(Vault(vault), Vault(second), epoch=7, who=who, plan="aaaaaa", directory=folder, service="s")
+def journal(
+    vault: Any, second: Any, folder: Path | None = None, who: str = "ana@a", register: str = "r1"
+) -> Journal:
+    return Journal(
+        Vault(vault), Vault(second), epoch=7, who=who, plan="aaaaaa", register=register, directory=folder, service="s"
+    )
 
 
 def kinds(found: Journal) -> list[tuple[int, str, str]]:
@@ -55,6 +59,19 @@ def test_what_one_process_wrote_another_reads() -> None:
     assert last is not None
     assert {"size": 4} == last.data
     assert found.of("scale", "refused") is None
+
+
+def test_what_was_done_under_another_register_is_not_believed(tmp_path: Path) -> None:
+    vault, second = Cut(), Cut()
+    write_whole(journal(vault, second, tmp_path, register="r1").open())
+    found = journal(vault, second, tmp_path, register="r2").open()
+
+    assert [] == kinds(found)
+    assert found.of("scale", "read_back") is None
+    found.begin("claim", {})
+    found.write("intent", "scale", {}, essential=True)
+    assert [(5, "intent", "claim"), (6, "intent", "scale")] == kinds(journal(vault, second, register="r2").open())
+    assert WHOLE == kinds(journal(vault, second, register="r1").open())
 
 
 def test_an_unreachable_vault_refuses_the_claim() -> None:

@@ -68,7 +68,7 @@ def truth_of(directory: Path, files: dict[str, bytes], **options: Any) -> list[C
     return sorted(cell for _, cells in truth.cells.partitions() for cell in cells)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(st.lists(history_rows, max_size=2), st.lists(log_rows, max_size=2), st.none() | st.integers(-1, 7))
 def test_the_truth_is_what_a_plain_program_finds(
     histories: list[list[tuple[str, float, float, dict[str, Any]]]], logs: list[list[Cell]], as_of: int | None

@@ -66,6 +66,12 @@ def test_a_null_and_an_empty_text_differ():
     assert digest(schema, batch_of(schema, [1], zero, [None])) != digest(schema, batch_of(schema, [1], zero, [""]))
 
 
+def test_a_null_and_a_zero_of_a_float_column_differ():
+    schema = schema_of(Column("d", "float8", "double precision"))
+    zero = vectors_of([[0, 0, 0]])
+    assert digest(schema, batch_of(schema, [1], zero, [None])) != digest(schema, batch_of(schema, [1], zero, [0.0]))
+
+
 def test_a_null_vector_and_a_zero_one_differ():
     schema = schema_of()
     zero, null = vectors_of([[0, 0, 0]]), vectors_of([[0, 0, 0]], valid=[False])
