@@ -1,4 +1,4 @@
-"""The sandbox's Bigtable for a test session, or Google's emulator: ``UNDERSTUDY_BIGTABLE_EMULATOR=host:port pytest``."""
+"""The sandbox's Bigtable for a test session; ``UNDERSTUDY_BIGTABLE_EMULATOR=host:port`` takes Google's emulator."""
 
 from __future__ import annotations
 

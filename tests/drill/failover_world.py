@@ -208,7 +208,15 @@ def make(folder: Path) -> None:
         f"home-{n}": Lease(site="home", epoch=6, seconds=LEASE, renewed=now).model_dump(mode="json") for n in (1, 2)
     }
     state = State.model_validate(
-        {"service": "recommender", "epoch": 6, "active": "home", "writes": True, "since": now, "leases": leases}
+        {
+            "id": "r1",
+            "service": "recommender",
+            "epoch": 6,
+            "active": "home",
+            "writes": True,
+            "since": now,
+            "leases": leases,
+        }
     )
     FileStore(folder / "register").create("register.json", state.model_dump_json().encode())
 

@@ -62,9 +62,7 @@ class Vault:
     def sequences(self, prefix: str) -> list[int]:
         """Return every sequence number below ``prefix`` in order, each once."""
         found = {
-            int(match[1])
-            for info in self.store.list(prefix)
-            if (match := _NUMBERED.match(info.key[len(prefix) :]))
+            int(match[1]) for info in self.store.list(prefix) if (match := _NUMBERED.match(info.key[len(prefix) :]))
         }
         return sorted(found)
 
