@@ -271,6 +271,8 @@ class Stage:
                 "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
                 "DO_NOT_TRACK": "1",
                 "PREFECT_WORKER_QUERY_SECONDS": "2",
+                "PREFECT_SERVER_DATABASE_TIMEOUT": "60",  # SQLite on a slow disk with every core busy
+                "PREFECT_SERVER_DATABASE_CONNECTION_TIMEOUT": "60",
                 "PREFECT_CLI_COLORS": "false",
             }
         os.environ.update(self.environment)

@@ -133,7 +133,7 @@ class Service:
         target = self.models(pair, site)
         names = [model] if model else self._models_in_vault()
         reports = [hydrate(self.vault, target, model=name, progress=progress) for name in names]
-        self._record_proof(site, pair, reports)
+        self._record_work(site, pair, reports)
         return reports
 
     def export_vectors(self, pair: Pair, *, progress: Progress = quiet) -> Report:
@@ -163,7 +163,7 @@ class Service:
             deletes_max=self.settings.limits.deletes_max,
             progress=progress,
         )
-        self._record_proof(site, pair, [report])
+        self._record_work(site, pair, [report])
         return report
 
     def replicate_offline(self, pair: Pair) -> Report:
@@ -171,7 +171,7 @@ class Service:
         from understudy.features.replicate import replicate_offline
 
         source = self.offline(pair, self.replicates_from(pair))
-        report = replicate_offline(source, self.vault, view=pair.name, deletes_max=self.settings.limits.deletes_max)
+        report = replicate_offline(source, self.vault, view=pair.name)
         self.compose_set()
         return report
 
@@ -195,7 +195,7 @@ class Service:
             deletes_max=self.settings.limits.deletes_max,
             progress=progress,
         )
-        self._record_proof(site, pair, [report])
+        self._record_work(site, pair, [report])
         return report
 
     # ------------------------------------------------------------------ what is read back
@@ -357,6 +357,10 @@ class Service:
             return {"watermark": max(watermark, stood or watermark).isoformat()}
 
         self.vault.move_pointer(watermark_key(component, pair.name), forward)
+
+    def _record_work(self, role: SiteRole, pair: Pair, reports: list[Report]) -> None:
+        """Keep by what a rebuild was proven; one that found nothing to do has proven nothing anew."""
+        self._record_proof(role, pair, [report for report in reports if report.verdict == "changed"])
 
     def _record_proof(self, role: SiteRole, pair: Pair, reports: list[Report]) -> None:
         """Keep by what a site was last proven, for the status."""

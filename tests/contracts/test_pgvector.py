@@ -115,7 +115,7 @@ def test_the_parameters_of_the_graph_are_those_of_the_source(source, target, vau
 
 @pytest.mark.parametrize("exact", [False, True])
 def test_the_graph_is_asked_for_approximate_hits_and_not_for_exact_ones(source, exact):
-    rows = make_rows(30)
+    rows = make_rows(3000 if exact else 30)
     source.create(rows)
     if exact:
         # The planner is made to like the graph.

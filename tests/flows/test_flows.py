@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import struct
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import yaml
@@ -15,6 +17,10 @@ from flows.plan_failover import plan_failover
 from flows.replicate_artifacts import replicate_artifacts
 from flows.replicate_offline import replicate_offline
 from tests.unit.example import example
+from tests.unit.failover.situation import settings as situation_settings
+from tests.unit.failover.situation import situation
+from understudy.failover.plan import make_plan
+from understudy.failover.plans import save_plan
 from understudy.objects.file import FileStore
 from understudy.service import open_service
 
@@ -85,6 +91,34 @@ def test_a_failover_without_a_fresh_plan_is_refused_and_the_epoch_stays(config):
     assert "Refused" == state.name
     assert "understudy failover plan" in state.message
     assert 1 == open_service(config).register.read().epoch
+
+
+def resumed_with(config, plan, typed):
+    """Run the failover in a thread, wait for its pause, type something, and return its final state."""
+    with ThreadPoolExecutor(1) as pool, get_client(sync_client=True) as client:
+        before = {run.id for run in client.read_flow_runs()}
+        ended = pool.submit(lambda: failover(plan=plan, config=str(config), return_state=True))
+        deadline = time.monotonic() + 60
+        paused = []
+        while not paused and time.monotonic() < deadline:
+            runs = [run for run in client.read_flow_runs() if run.id not in before]
+            paused = [run for run in runs if run.state is not None and run.state.is_paused()]
+            time.sleep(0.2)  # the server is asked again, not the clock
+        answer = client.resume_flow_run(paused[0].id, run_input={})
+        assert "REJECT" == answer.status.value, "an empty form was accepted"
+        assert "ACCEPT" == client.resume_flow_run(paused[0].id, run_input={"service": typed}).status.value
+        return ended.result(timeout=60)
+
+
+def test_the_failover_pauses_for_the_services_name_and_another_word_changes_nothing(config):
+    service = open_service(config)
+    plan = make_plan(situation(now=service.register.now()), situation_settings())
+    save_plan(service.register.store, plan)
+    state = resumed_with(config, plan.id, "recomender")
+    assert "Refused" == state.name
+    assert "nothing was changed" in state.message
+    assert 1 == service.register.read().epoch
+    assert "failover-recommender-" + plan.id == read_run(state).name
 
 
 def test_a_plan_for_dead_endpoints_says_so_in_a_state(config):

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import ipaddress
 import json
-import threading
+import os
 import warnings
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
-from understudy.errors import Denied, InvalidConfig, Unreachable
+from understudy.errors import InvalidConfig
 from understudy.secrets import resolve
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from google.cloud.storage import Client
+    from requests import PreparedRequest, Response
 
     from understudy.settings import Access
 
@@ -21,8 +24,6 @@ READ_SECONDS = 20
 POOL_CONNECTIONS = 32
 
 _SCOPES = ("https://www.googleapis.com/auth/cloud-platform",)
-_STORAGE_ENDPOINT = "https://storage.googleapis.com"
-_UNAUTHENTICATED = 401
 
 
 def credentials(access: Access, api: str) -> Any:  # noqa: ANN401 - google.auth has no types
@@ -76,93 +77,39 @@ def _read_credentials(value: dict[str, Any]) -> Any:  # noqa: ANN401 - google.au
     raise ValueError(message)
 
 
-class Answer(NamedTuple):
-    """An HTTP answer: its body is whole, and as stored (no decoding)."""
+def storage_client(access: Access) -> Client:
+    """Return a client of Cloud Storage; ``access.endpoints["gcs"]`` overrides its address. Raises InvalidConfig.
 
-    status: int
-    headers: Mapping[str, str]
-    body: bytes
-
-
-class StorageClient:
-    """The JSON API of Cloud Storage: signs requests and pools connections. Safe to use from many threads.
-
-    google-cloud-storage costs 0.2 CPU-seconds to import, retries where we must know that an answer was lost, and wants
-    seekable files to upload; this is google-auth and one pool of connections.
-
-    Args:
-        endpoint: URL without a path; None is Google's own.
-        signer: google-auth credentials, or None to send requests unsigned.
+    Safe to use from many threads.
     """
+    from google.auth.transport.requests import AuthorizedSession
+    from google.cloud.storage import Client
+    from requests.adapters import HTTPAdapter
 
-    def __init__(self, endpoint: str | None, signer: Any | None) -> None:  # noqa: ANN401 - google.auth has no types
-        """Open no connection yet."""
-        import urllib3
+    class PiecewiseAdapter(HTTPAdapter):
+        """Sends a body piece by piece: in one piece, all of it must be sent within the seconds of a connect."""
 
-        self.endpoint = (endpoint or _STORAGE_ENDPOINT).rstrip("/")
-        if "//" not in self.endpoint:
-            self.endpoint = f"http://{self.endpoint}"
-        self._signer = signer
-        self._signing = threading.Lock()
-        self._pool = urllib3.PoolManager(
-            num_pools=4,
-            maxsize=POOL_CONNECTIONS,
-            retries=False,
-            timeout=urllib3.Timeout(connect=CONNECT_SECONDS, read=READ_SECONDS),
-        )
+        def send(self, request: PreparedRequest, *args: Any, **kwargs: Any) -> Response:  # noqa: ANN401 - the base's own
+            if isinstance(request.body, bytes):
+                request.body = io.BytesIO(request.body)
+            return super().send(request, *args, **kwargs)
 
-    def send(
-        self, method: str, path: str, headers: Mapping[str, str], body: bytes | Iterable[bytes] | None = None
-    ) -> Answer:
-        """Send one request and return its answer, whatever its status.
-
-        Args:
-            method: GET, POST, PUT, DELETE.
-            path: path and query, or a whole URL that the server gave (an upload session).
-            headers: beside what is added here; Content-Length must be among them when the body is an iterable.
-            body: bytes, or a sequence of them that can be gone through again.
-
-        Raises:
-            urllib3.exceptions.HTTPError: no whole answer came.
-            Denied, Unreachable: no token could be had.
-        """
-        url = path if path.startswith("http") else self.endpoint + path
-        answer = self._send(method, url, headers, body)
-        if answer.status == _UNAUTHENTICATED and self._signer is not None:
-            with self._signing:
-                self._signed(self._signer.refresh)
-            answer = self._send(method, url, headers, body)
-        return answer
-
-    def _send(self, method: str, url: str, headers: Mapping[str, str], body: bytes | Iterable[bytes] | None) -> Answer:
-        # Stored bytes are wanted, also of objects that were uploaded with a gzip encoding.
-        full = {"Accept-Encoding": "gzip", "User-Agent": "understudy", **headers}
-        if self._signer is not None:
-            with self._signing:  # refreshes the token when it is about to expire
-                signer = self._signer
-                self._signed(lambda request: signer.before_request(request, method, url, full))
-        response = self._pool.request(method, url, headers=full, body=body, decode_content=False, redirect=False)  # type: ignore[arg-type, unused-ignore]
-        return Answer(response.status, response.headers, response.data)
-
-    def _signed(self, act: Any) -> None:  # noqa: ANN401 - a function of a google-auth request
-        from google.auth.exceptions import RefreshError, TransportError
-        from google.auth.transport.urllib3 import Request
-
-        try:
-            act(Request(self._pool))  # type: ignore[no-untyped-call, unused-ignore]
-        except TransportError as error:
-            message = "Google's token server does not answer"
-            raise Unreachable(message, hint="look at the network of this machine") from error
-        except RefreshError as error:
-            message = "Google refuses a token for these credentials"
-            raise Denied(message, hint="renew the key, or look at the service account") from error
-
-
-def storage_client(access: Access) -> StorageClient:
-    """Return a client of Cloud Storage; ``access.endpoints["gcs"]`` overrides its address. Raises InvalidConfig."""
+    # Else the first call asks for the bucket behind our back: https://github.com/googleapis/google-cloud-python/issues/17650
+    os.environ.setdefault("DISABLE_GCS_PYTHON_CLIENT_OTEL_BUCKET_METADATA", "true")
     endpoint = access.endpoints.get("gcs")
-    anonymous = endpoint is not None and not access.credentials
-    return StorageClient(endpoint, None if anonymous else credentials(access, "gcs"))
+    signer = credentials(access, "gcs")
+    session = AuthorizedSession(signer, refresh_timeout=READ_SECONDS)  # type: ignore[no-untyped-call, unused-ignore]
+    for scheme in ("http://", "https://"):
+        session.mount(scheme, PiecewiseAdapter(pool_maxsize=POOL_CONNECTIONS))
+    session.configure_mtls_channel()  # type: ignore[no-untyped-call, unused-ignore]
+    if endpoint and _is_loopback(endpoint):
+        session.trust_env = False  # no proxy leads to this very machine
+    return Client(
+        project=access.project,
+        credentials=signer,
+        client_options={"api_endpoint": _as_url(endpoint)} if endpoint else None,
+        _http=session,  # the library's own has ten connections, and shows itself by a private name alone
+    )
 
 
 def bigtable_data_client(access: Access, *, project: str | None = None) -> Any:  # noqa: ANN401 - the SDK loads on demand
@@ -218,8 +165,13 @@ def _bigtable_endpoint(access: Access) -> str | None:
     return endpoint.split("//")[-1].rstrip("/") if endpoint else None
 
 
+def _as_url(endpoint: str) -> str:
+    """Return an endpoint (a URL or ``host:port``) as a URL."""
+    return (endpoint if "//" in endpoint else f"http://{endpoint}").rstrip("/")
+
+
 def _is_loopback(endpoint: str) -> bool:
-    host = endpoint.rpartition(":")[0].strip("[]")
+    host = urlsplit(_as_url(endpoint)).hostname or ""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -249,6 +201,4 @@ def _compute_options(access: Access) -> Any:  # noqa: ANN401 - as above
     from google.api_core.client_options import ClientOptions
 
     endpoint = access.endpoints.get("compute")
-    if endpoint and "//" not in endpoint:
-        endpoint = f"http://{endpoint}"
-    return ClientOptions(api_endpoint=endpoint) if endpoint else None
+    return ClientOptions(api_endpoint=_as_url(endpoint)) if endpoint else None

@@ -28,9 +28,7 @@ class Cut:
         return getattr(self._store, name)
 
 
-def journal(
-    vault: Any, second: Any, folder: Path | None = None, who: str = "ana@a", register: str = "r1"
-) -> Journal:
+def journal(vault: Any, second: Any, folder: Path | None = None, who: str = "ana@a", register: str = "r1") -> Journal:
     return Journal(
         Vault(vault), Vault(second), epoch=7, who=who, plan="aaaaaa", register=register, directory=folder, service="s"
     )
