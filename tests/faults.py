@@ -185,7 +185,8 @@ class LossyProxy:
     """A TCP proxy before a server that loses or cuts answers on cue: what no wrapper around a store can show.
 
     ``lose("PUT")``: the next request of that method reaches the server, its answer never comes back (the connection
-    closes). ``cut("GET", 100)``: only the first 100 bytes of the answer come. Each cue is used once.
+    closes). ``cut("GET", 100)``: only the first 100 bytes of the answer come. Each cue is used once. With
+    ``bytes_per_second`` set, requests pass no faster.
     """
 
     def __init__(self, upstream: str) -> None:
@@ -196,6 +197,7 @@ class LossyProxy:
         self._cues: list[tuple[bytes, int]] = []
         self._lock = threading.Lock()
         self.struck = 0
+        self.bytes_per_second: float | None = None
         threading.Thread(target=self._accept, daemon=True).start()
 
     def lose(self, method: str, *, times: int = 1) -> None:
@@ -231,6 +233,8 @@ class LossyProxy:
                                 due.append(cue[1])
                                 break
                     server.sendall(data)
+                    if self.bytes_per_second:
+                        time.sleep(len(data) / self.bytes_per_second)
 
     def _answer(self, client: socket.socket, server: socket.socket, due: list[int]) -> None:
         passed: int | None = None

@@ -120,6 +120,17 @@ def test_what_was_deleted_can_be_created_again(store: ObjectStore) -> None:
     assert b"2" == store.get("again")
 
 
+def test_a_big_object_is_created_once_too(store: ObjectStore) -> None:
+    first = store.create("big", BIG)
+    with pytest.raises(Conflict):
+        store.create("big", BIG[::-1])
+    assert BIG == store.get("big")
+    second = store.replace("big", BIG[::-1], expected=first.token)
+    with pytest.raises(Conflict):
+        store.replace("big", BIG, expected=first.token)
+    assert (BIG[::-1], second.token) == (store.get("big"), store.head("big").token)
+
+
 # -- compare and set --------------------------------------------------------------------------------------------------
 
 
@@ -391,6 +402,21 @@ def test_a_replace_whose_answer_was_lost_succeeds_once(behind: Behind) -> None:
     assert (b"2", second.token) == (behind.direct.get("pointer"), behind.direct.head("pointer").token)
     with pytest.raises(Conflict):
         behind.store.replace("pointer", b"3", expected=first.token)
+
+
+def test_a_big_create_whose_last_answer_was_lost_finds_its_own_bytes(behind: Behind) -> None:
+    behind.proxy.lose("PUT")
+    assert behind.store.create("lost", BIG).token == behind.direct.head("lost").token
+    assert 1 == behind.proxy.struck
+    with pytest.raises(Conflict):
+        behind.store.create("lost", BIG)
+
+
+@pytest.mark.slow
+def test_a_slow_line_is_no_dead_one(behind: Behind) -> None:
+    behind.proxy.bytes_per_second = 5e6
+    behind.store.create("body", BIG)
+    assert BIG == behind.direct.get("body")
 
 
 def test_a_body_that_is_cut_short_is_read_again(behind: Behind) -> None:

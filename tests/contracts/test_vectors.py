@@ -1,4 +1,4 @@
-"""The contract of every vector store: memory first, then PostgreSQL with pgvector (two databases are two sites)."""
+"""The contract of every ``VectorStore``: memory first, then PostgreSQL with pgvector (two databases are two sites)."""
 
 from __future__ import annotations
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
@@ -14,20 +17,23 @@ from sandbox.proof import Proof, Recorded, prove, record
 from sandbox.sabotage import SABOTAGES
 from sandbox.seed import add_version_2, seed
 from sandbox.stage import Stage
-from understudy import opening
-from understudy.failover import engine
-from understudy.failover.world import CatchUp, FrontDoor, World
 from understudy.service import Service
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from sandbox.client import Written
-    from understudy.failover.plan import Plan
 
 pytestmark = pytest.mark.slow
 
 PASSAGES, ENTITIES = 60, 100
+
+
+class Done(NamedTuple):
+    """How a command ended: its exit code and its JSON."""
+
+    code: int
+    value: Any
 
 
 @dataclass
@@ -39,8 +45,9 @@ class Drill:
     killed_at: datetime
     acknowledged: list[Written]
     watch: Watch
-    without_fence: Plan
-    plan: Plan
+    without_fence: Done
+    plan: Done
+    failover: Done
     held_back: tuple[str, ...]
 
     def prove(self) -> Proof:
@@ -50,24 +57,11 @@ class Drill:
         )
 
 
-def open_world(service: Service) -> World:
-    """Return what a failover to away acts on."""
-    settings = service.settings
-    models, index, features = (settings.pair(name) for name in ("training", "vector_index", "feature_store"))
-    return World(
-        settings=settings,
-        register=service.register,
-        vault=service.vault,
-        traffic=opening.open_traffic(settings),
-        compute=opening.open_compute(settings, "away"),
-        alerts=opening.open_alerts(settings),
-        outside=FrontDoor(settings, name=settings.traffic.url.rpartition("/")[2]),
-        catch_up=CatchUp(
-            hydrate_model=lambda: service.hydrate(models, role="away"),
-            rebuild_index=lambda: service.rebuild_index(index, role="away"),
-            rebuild_features=lambda: service.rebuild_features(features, role="away"),
-        ),
-    )
+def command(stage: Stage, *arguments: str) -> Done:
+    """Run the break-glass command as a person would: another process, and no Prefect anywhere."""
+    line = [sys.executable, "-m", "understudy", "-c", str(stage.config), "--json", *arguments]
+    done = subprocess.run(line, capture_output=True, text=True, check=False, timeout=90)
+    return Done(done.returncode, json.loads(done.stdout))
 
 
 def back_up(service: Service) -> None:
@@ -103,17 +97,16 @@ def drill(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Drill]:
         killed_at = datetime.now(UTC)
         stage.kill_home()
         watch = Watch(stage, recorded).start()
-        world = open_world(service)
         undo = SABOTAGES["no-fence"].strike(stage)
-        without_fence = engine.prepare(world, target="away")
+        without_fence = command(stage, "failover", "plan")
         undo()
-        plan = engine.prepare(world, target="away")
-        engine.run(plan, world, who="drill")
+        plan = command(stage, "failover", "plan", "--to", stage.settings.sites.away.name)
+        failover = command(stage, "failover", "run", plan.value["id"], "--yes", "--reason", "drill")
         assert watch.wait(30)
         time.sleep(1)
         writer.stop()
         yield Drill(
-            stage, recorded, killed_at, writer.acknowledged, watch, without_fence, plan,
+            stage, recorded, killed_at, writer.acknowledged, watch, without_fence, plan, failover,
             tuple(each.version for each in pinned.held) if pinned else (),
         )  # fmt: skip
     finally:
@@ -142,9 +135,29 @@ def test_a_sabotage_turns_what_it_breaks_and_nothing_else(drill: Drill, name: st
 
 
 def test_writers_without_a_lease_are_refused_by_the_gate(drill: Drill) -> None:
-    refused = [gate.name for gate in drill.without_fence.gates if gate.verdict == "refused"]
-    assert sorted(SABOTAGES["no-fence"].breaks) == refused
-    assert [] == [gate.name for gate in drill.plan.gates if gate.verdict == "refused"]
+    assert 4 == drill.without_fence.code
+    assert sorted(SABOTAGES["no-fence"].breaks) == refused_gates(drill.without_fence)
+    assert (0, []) == (drill.plan.code, refused_gates(drill.plan))
+
+
+def refused_gates(plan: Done) -> list[str]:
+    return [gate["name"] for gate in plan.value["gates"] if gate["verdict"] == "refused"]
+
+
+def test_the_command_line_fails_over_with_no_prefect_anywhere(drill: Drill) -> None:
+    away = drill.stage.settings.sites.away.name
+    assert (0, "done", away) == (drill.failover.code, drill.failover.value["verdict"], drill.failover.value["target"])
+    again = command(drill.stage, "failover", "run", drill.plan.value["id"], "--yes")
+    assert (0, "nothing") == (again.code, again.value["verdict"])
+    followed = command(drill.stage, "failover", "status")
+    assert (0, away, 2, "") == (
+        followed.code, followed.value["active"], followed.value["epoch"], followed.value["held_by"],
+    )  # fmt: skip
+    unprotected = command(drill.stage, "status")
+    assert (5, False) == (unprotected.code, unprotected.value["protected"])
+    refused = command(drill.stage, "artifacts", "push")
+    assert 4 == refused.code
+    assert "holds the vault itself" in refused.value["error"]["message"]
 
 
 def test_every_sabotage_is_told_and_has_something_to_break() -> None:

@@ -1,13 +1,16 @@
 from __future__ import annotations
 
 import json
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from understudy.clouds import aws, gcp
-from understudy.errors import InvalidConfig
+from understudy.errors import Denied, InvalidConfig, Unreachable
+from understudy.objects.gcs import GcsStore
 from understudy.settings import Access
 
 
@@ -54,14 +57,17 @@ def test_an_unknown_service_is_named() -> None:
         aws.client("s4", Access())
 
 
+def service_account(mail: str, token: str) -> dict[str, str]:
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
+    return {"type": "service_account", "client_email": mail, "token_uri": token, "private_key": pem}
+
+
 def test_google_credentials_of_a_service_account_and_of_a_workload_at_aws_are_read(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
-    pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
     mail = "replicator@project.iam.gserviceaccount.com"
-    token = "https://oauth2.googleapis.com/token"
-    account = {"type": "service_account", "client_email": mail, "token_uri": token, "private_key": pem}
+    account = service_account(mail, "https://oauth2.googleapis.com/token")
     monkeypatch.setenv("SOME_KEY", json.dumps(account))
     access = Access(cloud="gcp", credentials="env:SOME_KEY")
     assert mail == gcp.credentials(access, "gcs").service_account_email
@@ -85,3 +91,30 @@ def test_broken_google_credentials_are_a_config_error(monkeypatch: pytest.Monkey
         monkeypatch.setenv("SOME_KEY", text)
         with pytest.raises(InvalidConfig, match="env:SOME_KEY"):
             gcp.storage_client(Access(cloud="gcp", credentials="env:SOME_KEY"))
+
+
+class RefusingTokens(BaseHTTPRequestHandler):
+    def do_POST(self) -> None:
+        body = b'{"error": "invalid_grant", "error_description": "Invalid JWT Signature."}'
+        self.send_response(400)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        return
+
+
+def test_a_token_that_is_refused_is_no_dead_site(monkeypatch: pytest.MonkeyPatch) -> None:
+    server = HTTPServer(("127.0.0.1", 0), RefusingTokens)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    token = f"http://127.0.0.1:{server.server_port}/token"
+    account = service_account("replicator@project.iam.gserviceaccount.com", token)
+    monkeypatch.setenv("SOME_KEY", json.dumps(account))
+    access = Access(cloud="gcp", credentials="env:SOME_KEY", endpoints={"gcs": "http://127.0.0.1:9"})
+    with pytest.raises(Denied, match="refuses a token"):
+        GcsStore("bucket", client=gcp.storage_client(access)).get("x")
+    server.shutdown()
+    server.server_close()
+    with pytest.raises(Unreachable, match="token server"):
+        GcsStore("bucket", client=gcp.storage_client(access)).get("x")
