@@ -91,7 +91,7 @@ def storage_client(access: Access) -> Client:
 
         def send(self, request: PreparedRequest, *args: Any, **kwargs: Any) -> Response:  # noqa: ANN401 - the base's own
             if isinstance(request.body, bytes):
-                pass
+                request.body = io.BytesIO(request.body)
             return super().send(request, *args, **kwargs)
 
     # Else the first call asks for the bucket behind our back: https://github.com/googleapis/google-cloud-python/issues/17650

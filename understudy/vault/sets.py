@@ -209,7 +209,7 @@ def _newest_features(vault: Vault, service: str, view: str) -> PinnedFeatures:
     sequence = _latest_manifest(vault, prefix, ".json")
     if not sequence:
         message = f"no set of {service} yet: features {view} are not in the vault"
-        raise NotReady(message, next_command=f"understudy features replicate {view}")
+        raise NotReady(message, next_command=f"understudy features push {view}")
     value = _read(vault, f"{prefix}{numbered(sequence)}.json")
     return PinnedFeatures(view, sequence, str(value.get("schema_digest")))
 
