@@ -30,7 +30,7 @@ SENT_PERCENT_MAX = 79.5
 UNCHANGED_CPU_SECONDS_MAX = 0.5
 MEMORY_MB_MAX = 600
 _SEED = 20
-_REPEATS = 5
+_REPEATS = 7
 _WIDTHS = {1: 1536, 2: 2208, 4: 3136, 8: 4480}
 _HOST = "127.0.0.1"
 _STEP = """
@@ -48,6 +48,38 @@ else:
     from understudy.artifacts.hydrate import hydrate
     reports = [hydrate(opened, opening.open_store(target, away), model="bench")]
 print(json.dumps([report.as_json() for report in reports]))
+"""
+#: What a service has beside its model: a register, an exported index that belongs to the model, features, a set.
+_COMPANIONS = """
+import sys
+from datetime import UTC, datetime
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from understudy.artifacts.catalog import all_manifests
+from understudy.features.replicate import replicate_offline
+from understudy.objects.memory import MemoryStore
+from understudy.service import open_service
+from understudy.vectors.interface import Column, Schema
+from understudy.vectors.memory import MemoryVectors
+from understudy.vectors.export import export
+service = open_service(sys.argv[1])
+service.register.initialise("bench")
+model = all_manifests(service.vault, "bench")[-1]
+schema = Schema((Column("id", "text", "text", nullable=False), Column("v", "vector", "vector(8)")), "id", "v", 8)
+vectors = pa.FixedSizeListArray.from_arrays(np.zeros(8, np.float32), 8)
+index = MemoryVectors()
+labels = {"model": "bench", "model_digest": model.digest}
+index.replace(schema, pa.table([pa.array(["a"]), vectors], ["id", "v"]), labels)
+export(index, service.vault, index="index")
+lake = MemoryStore()
+moment = pa.array([datetime.now(UTC)], pa.timestamp("us", "UTC"))
+history = pa.table([["e"], moment, moment, [1]], ["entity", "event_timestamp", "created_timestamp", "clicks"])
+sink = pa.BufferOutputStream()
+pq.write_table(history, sink)
+lake.put("history/day.parquet", sink.getvalue().to_pybytes())
+replicate_offline(lake, service.vault, view="features")
+assert service.compose_set() is not None
 """
 
 
@@ -67,12 +99,13 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where models come from, where the vault and the standby's models are, and how both clouds are reached."""
+    """Where models come from, where vault, register and the standby's models are, and how both clouds are reached."""
 
     name: str
     source: str
     vault: str
     target: str
+    register: str
     home: str
     away: str
 
@@ -194,6 +227,7 @@ def bench_clouds(table: Table, work: Path, cache: Path, gb: int) -> None:
         table.add(f"S3 -> GCS first push {gb} GB, wall / CPU", f"{first.wall:.1f} s / {first.cpu:.1f} s")
         _memory(table, f"S3 -> GCS first push {gb} GB", first)
         _unchanged(table, place, version)
+        _cli_unchanged(table, work, place, version)
         hydrated = place.run("hydrate")
         table.add(f"GCS hydrate {gb} GB, wall / CPU", f"{hydrated.wall:.1f} s / {hydrated.cpu:.1f} s")
         _memory(table, f"GCS hydrate {gb} GB", hydrated)
@@ -268,30 +302,36 @@ def _make(cache: Path, folder: Path, gb: int, changed_layers: tuple[int, ...] = 
 
 
 def _file_place(work: Path, models: Path) -> Place:
-    for folder in (models, work / "vault", work / "away"):
+    for folder in (models, work / "vault", work / "away", work / "register"):
         folder.mkdir(parents=True, exist_ok=True)
-    return Place("file", f"file://{models}", f"file://{work / 'vault'}", f"file://{work / 'away'}", "{}", "{}")
+    urls = [f"file://{folder}" for folder in (models, work / "vault", work / "away", work / "register")]
+    return Place("files", *urls, "{}", "{}")
 
 
 def _cli_unchanged(table: Table, work: Path, place: Place, version: float) -> None:
-    """Measure the command itself, with its config, register and set."""
-    from understudy.failover.register import Register
-    from understudy.objects.file import FileStore
-
-    for folder in ("register", "offline"):
-        (work / folder).mkdir(exist_ok=True)
-    Register(FileStore(work / "register")).initialise("bench")
+    """Measure the command itself, over a whole service: register, index, features, and a set that pins them."""
+    home, away = json.loads(place.home), json.loads(place.away)
     config = {
         "service": "bench",
-        "sites": {"home": {"name": "one"}, "away": {"name": "two"}},
+        "sites": {"home": {"name": "one", **home}, "away": {"name": "two", **away}},
         "vault": {"url": place.vault},
-        "register": {"url": f"file://{work / 'register'}"},
+        "register": {"url": place.register, **home, "region": "eu-west-1"},
         "components": {
+            "feature_store": {
+                "rto": "15m",
+                "rpo": "5m",
+                "pairs": [{"name": "features", "home": "dynamodb://t", "away": "bigtable://p/i/t", "every": "2m"}],
+            },
+            "vector_index": {
+                "rto": "30m",
+                "rpo": "1h",
+                "pairs": [{"name": "index", "home": "pgvector://h/d", "away": "pgvector://a/d", "every": "30m"}],
+            },
             "training": {
                 "rto": "4h",
                 "rpo": "24h",
                 "pairs": [{"name": "models", "home": place.source, "away": place.target, "every": "02:00"}],
-            }
+            },
         },
         "traffic": {"url": "route53://ZONE/bench.example", "addresses": {"home": _HOST, "away": _HOST}},
         "capacity": {"away": "gce://zone/group", "warm": 1, "full": 1},
@@ -299,12 +339,14 @@ def _cli_unchanged(table: Table, work: Path, place: Place, version: float) -> No
     }
     path = work / "config.yaml"
     path.write_text(json.dumps(config))
-    command = [sys.executable, "-m", "understudy", "-q", "-c", str(path), "artifacts", "push", "models"]
+    measure([sys.executable, "-c", _COMPANIONS, str(path)])
+    command = [sys.executable, "-m", "understudy", "-c", str(path), "artifacts", "push"]
     more = median_cpu(lambda: measure(command)) - version
     said = measure(command).output.strip()
     bar = f"<= {UNCHANGED_CPU_SECONDS_MAX} s"
     holds = more <= UNCHANGED_CPU_SECONDS_MAX and "unchanged" in said
-    table.add("understudy artifacts push, unchanged, CPU over --version", f"{more:.2f} s", bar, holds=holds)
+    what = f"{place.name} understudy artifacts push, unchanged, CPU over --version ({version:.2f} s)"
+    table.add(what, f"{more:.2f} s", bar, holds=holds)
 
 
 @contextlib.contextmanager
@@ -333,7 +375,7 @@ def _clouds(work: Path) -> Iterator[Place]:
             urllib.request.urlopen(request, timeout=10).close()  # noqa: S310 - loopback
         home = json.dumps({"cloud": "aws", "endpoints": {"s3": urls[0]}})
         away = json.dumps({"cloud": "gcp", "project": "bench", "endpoints": {"gcs": urls[1]}})
-        yield Place("S3 -> GCS", "s3://models/", "gs://vault/", "gs://away/", home, away)
+        yield Place("S3 -> GCS", "s3://models/", "gs://vault/", "gs://away/", "s3://register/", home, away)
     finally:
         for server in servers:
             server.kill()
@@ -347,6 +389,7 @@ def _upload(place: Place, folder: Path) -> None:
 
     access = Access(**json.loads(place.home))
     client = aws.client("s3", access)
+    client.create_bucket(Bucket="register")
     client.create_bucket(Bucket="models")
     client.put_bucket_versioning(Bucket="models", VersioningConfiguration={"Status": "Enabled"})
     store = opening.open_store(place.source, access)

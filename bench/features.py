@@ -22,8 +22,9 @@ from sandbox.process import free_port, launch, listens
 from understudy.features.interface import Cell, micros
 from understudy.features.log import encode_log
 from understudy.features.memory import MemoryFeatures
-from understudy.features.rebuild import rebuild, verify
+from understudy.features.rebuild import rebuild
 from understudy.features.replicate import replicate_offline
+from understudy.features.verify import verify
 from understudy.objects.memory import MemoryStore
 from understudy.opening import open_features
 from understudy.settings import Access

@@ -26,9 +26,11 @@ from understudy.objects.file import FileStore
 from understudy.report import human_bytes
 from understudy.vault.store import open_vault
 from understudy.vectors import copy_binary
+from understudy.vectors.export import export
 from understudy.vectors.interface import Column, Schema
 from understudy.vectors.pgvector import PgvectorStore
-from understudy.vectors.replicate import export, rebuild, verify
+from understudy.vectors.rebuild import rebuild
+from understudy.vectors.verify import verify
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -71,5 +71,5 @@ def failover(
         )
     except UnderstudyError as error:
         return refusal(error)
-    show_page(f"failover-{service}", outcome_page(chosen, outcome), outcome.sentence)
+    show_page(f"failover-{service}", outcome_page(chosen, outcome))
     return finished(outcome.sentence)

@@ -13,7 +13,9 @@ import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from understudy import opening
 from understudy.errors import Corrupt, Refused, StoppedPartWay, UnderstudyError
+from understudy.failover.plans import newest_plan
 from understudy.report import human_bytes, human_seconds
 
 if TYPE_CHECKING:
@@ -165,7 +167,10 @@ class Demo:
         if not planned.completed:
             raise Refused(f"the plan was refused: {planned.message}")
         self.pressed = time.monotonic()
-        run = runs.start("failover", confirm=self.stage.settings.service, reason="make demo")
+        service = self.stage.settings.service
+        register = opening.open_register(self.stage.settings)
+        plan = newest_plan(register.store, service=service, now=register.now())
+        run = runs.start("failover", plan=plan.id, confirm=service, reason="make demo")
         ended = runs.follow(run, say=self.say)
         if not ended.completed:
             raise StoppedPartWay(f"{ended.name} ended as {ended.state}: {ended.message}")

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from uuid import UUID
 
 _POLL_SECONDS = 0.5
+_LINES_SECONDS = 8.0
+_QUIET_SECONDS = 2.5
 
 
 @dataclass(frozen=True)
@@ -64,8 +66,7 @@ class Runs:
                 shown = self._tell(run, shown, say)
             if found.state is not None and found.state.is_final():
                 if say is not None:
-                    time.sleep(_POLL_SECONDS)  # the last lines are sent in a batch, after the state
-                    self._tell(run, shown, say)
+                    self._tell_the_rest(run, shown, say)
                 return Ended(
                     name=found.name,
                     state=found.state.name or "",
@@ -85,6 +86,15 @@ class Runs:
     def run_all(self, flows: Iterable[str]) -> list[Ended]:
         """Start several flows side by side and wait for all."""
         return [self.follow(run) for run in [self.start(flow) for flow in flows]]
+
+    def _tell_the_rest(self, run: UUID, shown: int, say: Callable[[str], None]) -> None:
+        """Wait for the last lines: they are sent in a batch, when the run's process ends after its state is known."""
+        deadline, quiet_since = time.monotonic() + _LINES_SECONDS, time.monotonic()
+        while time.monotonic() < min(deadline, quiet_since + _QUIET_SECONDS):
+            before, shown = shown, self._tell(run, shown, say)
+            if shown != before:
+                quiet_since = time.monotonic()
+            time.sleep(_POLL_SECONDS)
 
     def _tell(self, run: UUID, shown: int, say: Callable[[str], None]) -> int:
         logs = self._client.read_logs(

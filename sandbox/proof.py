@@ -25,10 +25,10 @@ from understudy.artifacts.pointer import read_pointer
 from understudy.errors import NotFound, UnderstudyError
 from understudy.failover.journal import read_journal
 from understudy.report import human_seconds
-from understudy.status import watermark_key
+from understudy.vault.pointers import watermark_key
 from understudy.vault.store import open_vault
 from understudy.vault.verify import verify as verify_vault
-from understudy.vectors.replicate import verify as verify_vectors
+from understudy.vectors.verify import verify as verify_vectors
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

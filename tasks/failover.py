@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger("understudy.prefect")
 
 
+_CATCH_UP = ("model", "index", "features")
+
+
 class AcceptedLoss(BaseModel):
     """A loss that the commander accepts, for one component, up to a bound."""
 
@@ -62,6 +65,8 @@ def run_engine(
 
 
 def _log(event: Event) -> None:
+    if event.what == "told" and event.action in _CATCH_UP:
+        return  # the product has logged the same sentence itself
     logger.info("%s", event_line(event))
 
 

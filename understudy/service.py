@@ -18,8 +18,8 @@ from understudy import opening
 from understudy.errors import NotFound, NotReady, Refused, Unreachable
 from understudy.report import Progress, Report, quiet
 from understudy.settings import Pair, Settings, SiteRole, load_settings, other, split_url
-from understudy.status import Status, judge, proven_key, watermark_key
-from understudy.vault.store import Vault, numbered, open_vault
+from understudy.vault.pointers import proven_key, watermark_key
+from understudy.vault.store import Vault, open_vault
 
 if TYPE_CHECKING:
     from understudy.failover.register import Register
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from understudy.features.interface import OnlineStore
     from understudy.objects.interface import ObjectStore
     from understudy.settings import ComponentName
+    from understudy.status import Status
     from understudy.vault.sets import SetManifest
     from understudy.vectors.interface import VectorStore
 
@@ -138,7 +139,7 @@ class Service:
 
     def export_vectors(self, pair: Pair, *, progress: Progress = quiet) -> Report:
         """Export the active site's index into the vault, then pin what belongs together."""
-        from understudy.vectors.replicate import export
+        from understudy.vectors.export import export
 
         source = self.index(pair, self.replicates_from(pair))
         report = export(
@@ -149,7 +150,7 @@ class Service:
 
     def rebuild_index(self, pair: Pair, *, role: SiteRole | None = None, progress: Progress = quiet) -> Report:
         """Rebuild a site's index from the vault (role None: the standby)."""
-        from understudy.vectors.replicate import rebuild
+        from understudy.vectors.rebuild import rebuild
 
         site = role or self.standby()
         target = self.index(pair, site)
@@ -212,7 +213,7 @@ class Service:
 
     def verify_index(self, pair: Pair, *, role: SiteRole | None = None) -> Report:
         """Read a site's index back and compare its digest with the vault's. Raises Corrupt."""
-        from understudy.vectors.replicate import verify
+        from understudy.vectors.verify import verify
 
         site = role or self.standby()
         report = verify(self.vault, self.index(pair, site), index=pair.name)
@@ -221,7 +222,7 @@ class Service:
 
     def verify_features(self, pair: Pair, *, role: SiteRole | None = None) -> Report:
         """Read a site's online store back and compare it with the offline truth. Raises Corrupt."""
-        from understudy.features.rebuild import verify
+        from understudy.features.verify import verify
 
         site = role or self.standby()
         report = verify(self.vault, self.online(pair, site), view=pair.name)
@@ -230,6 +231,8 @@ class Service:
 
     def status(self) -> Status:
         """Gather the one screen. Raises Unreachable when the register or the vault cannot be read."""
+        from understudy.status import Status, judge
+
         state = self.register.read()
         pairs = [(name, pair) for name, component in self.settings.components.items() for pair in component.pairs]
         marks: dict[str, datetime | None] = {}
@@ -243,6 +246,7 @@ class Service:
                 proofs[pair.name] = proof["by"], datetime.fromisoformat(proof["at"])
         now = self.vault.store.now()
         pinned = self.newest_set()
+        protected = state.active == "home"
         return Status(
             service=self.name,
             active=self.settings.site(state.active).name,
@@ -253,9 +257,18 @@ class Service:
             holder=f"{state.holder}, at {state.holder.stage}" if state.holder else "",
             set_sentence=pinned.sentence if pinned else "no complete set yet",
             held=tuple(f"{item.model} {item.version}: {item.reason}" for item in pinned.held) if pinned else (),
-            protected=state.active == "home",
+            protected=protected,
             at=now,
-            rows=tuple(judge(self.settings, now=now, watermarks=marks, proven=proofs, predicted=self._predicted())),
+            rows=tuple(
+                judge(
+                    self.settings,
+                    now=now,
+                    watermarks=marks,
+                    proven=proofs,
+                    predicted=self._predicted(standby),
+                    protected=protected,
+                )
+            ),
         )
 
     # ------------------------------------------------------------------ failover
@@ -306,8 +319,7 @@ class Service:
         if index is None or view is None:
             return None
         try:
-            model = self._model_of_index(index.name)
-            return compose(self.vault, self.name, model=model, index=index.name, view=view.name)
+            return compose(self.vault, self.name, index=index.name, view=view.name)
         except (NotFound, NotReady) as incomplete:
             logger.info("%s", incomplete)
             return None
@@ -321,28 +333,15 @@ class Service:
     def _models_in_vault(self) -> list[str]:
         return sorted({info.key.split("/")[1] for info in self.vault.store.list("artifacts/")})
 
-    def _model_of_index(self, index: str) -> str:
-        """Return the name of the model that made the newest export of an index. Raises NotFound, NotReady."""
-        prefix = f"vectors/{index}/"
-        sequence = self.vault.latest(prefix)
-        if not sequence:
-            raise NotReady(f"index {index} is not in the vault yet", next_command="understudy vectors export")
-        named = self.vault.read_json(f"{prefix}{numbered(sequence)}/manifest.json").get("model")
-        models = self._models_in_vault()
-        if named or len(models) == 1:
-            return str(named or models[0])
-        raise NotReady(
-            f"index {index} does not say which model made it",
-            hint='write COMMENT ON TABLE ... \'{"model": NAME, "model_digest": DIGEST}\' at its source',
-        )
-
-    def _predicted(self) -> dict[str, float]:
-        """Return the seconds that the newest plan predicts, by component; empty without a fresh plan."""
+    def _predicted(self, standby: SiteRole) -> dict[str, float]:
+        """Return the seconds that the newest plan toward a site predicts, by component; empty without a fresh one."""
         from understudy.failover.plans import newest_plan
 
         try:
             plan = newest_plan(self.register.store, service=self.name, now=self.register.now())
         except Refused:
+            return {}
+        if plan.target != standby:
             return {}
         return dict.fromkeys(self.settings.components, plan.confirmed_seconds)
 

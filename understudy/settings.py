@@ -66,7 +66,7 @@ Reference = Annotated[str, BeforeValidator(check_reference)]
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
 
 class Access(_Strict):

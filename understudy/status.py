@@ -13,11 +13,6 @@ if TYPE_CHECKING:
 
     from understudy.settings import ComponentName, Settings, SiteRole
 
-_WATERMARKS: dict[ComponentName, str] = {
-    "feature_store": "pointers/features/{}.json",
-    "vector_index": "pointers/vectors/{}.json",
-    "training": "pointers/artifacts/{}.json",
-}
 _NEXT: dict[ComponentName, str] = {
     "feature_store": "understudy features push",
     "vector_index": "understudy vectors export",
@@ -59,7 +54,7 @@ class Status:
     @property
     def next_command(self) -> str:
         """The command that mends the first component that is not ok; empty when all are."""
-        for row in self.rows:
+        for row in self.rows if self.protected else ():
             if row.verdict != "ok" and row.component in _NEXT:
                 return _NEXT[row.component]
         return ""
@@ -78,16 +73,6 @@ class Status:
         return {**value, "ok": self.ok, "next": self.next_command}
 
 
-def watermark_key(component: ComponentName, pair: str) -> str:
-    """Return where a pair's watermark stands in the vault."""
-    return _WATERMARKS[component].format(pair)
-
-
-def proven_key(role: SiteRole, pair: str) -> str:
-    """Return where the last proof of a pair at a site stands in the vault."""
-    return f"pointers/proven/{role}/{pair}.json"
-
-
 def judge(
     settings: Settings,
     *,
@@ -95,6 +80,7 @@ def judge(
     watermarks: Mapping[str, datetime | None],
     proven: Mapping[str, tuple[str, datetime]],
     predicted: Mapping[str, float],
+    protected: bool = True,
 ) -> list[Row]:
     """Return a row a component, in the order of the config. Pure.
 
@@ -104,6 +90,7 @@ def judge(
         watermarks: by pair name; None where nothing was ever replicated.
         proven: by pair name, what proved the standby and when.
         predicted: seconds a failover would need, by component name.
+        protected: False when the active site holds the vault itself: then no watermark says anything about loss.
     """
     rows = []
     for name, component in settings.components.items():
@@ -116,7 +103,9 @@ def judge(
         oldest = min(proofs, key=lambda proof: proof[1]) if len(proofs) == len(component.pairs) and proofs else None
         rto = predicted.get(name)
         verdict = "ok"
-        if component.pairs and lag is None:
+        if not protected:
+            lag, verdict = None, "UNPROTECTED"
+        elif component.pairs and lag is None:
             verdict = "NEVER COPIED"
         elif target is not None and lag is not None and lag > target:
             verdict = "MISSED"

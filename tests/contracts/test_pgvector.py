@@ -19,8 +19,11 @@ from understudy.errors import Conflict, Denied, InvalidConfig, NotFound, Refused
 from understudy.objects.memory import MemoryStore
 from understudy.vault.store import open_vault
 from understudy.vectors import manifest
-from understudy.vectors.pgvector import PgvectorConfig, PgvectorStore
-from understudy.vectors.replicate import export, rebuild, verify
+from understudy.vectors.export import export
+from understudy.vectors.pgvector import PgvectorStore
+from understudy.vectors.pgvector_config import PgvectorConfig
+from understudy.vectors.rebuild import rebuild
+from understudy.vectors.verify import verify
 
 INDEX = "products"
 
@@ -206,7 +209,7 @@ def test_a_view_on_what_serves_is_refused_by_name_before_anything_is_built(sourc
 
 
 def test_two_rebuilds_of_one_table_do_not_meet(source, target, vault, monkeypatch):
-    monkeypatch.setattr("understudy.vectors.pgvector._LOCK_SECONDS", 0.3)
+    monkeypatch.setattr("understudy.vectors.pgvector_green._LOCK_SECONDS", 0.3)
     source.create(make_rows(5))
     export(source.store, vault, index=INDEX)
     schema = manifest.newest(vault, INDEX).schema
@@ -230,7 +233,7 @@ def test_rows_written_while_a_rebuild_runs_count_as_vanishing(source, target, va
 
 
 def test_a_reader_that_never_ends_holds_up_the_swap_and_nothing_breaks(source, target, vault, monkeypatch):
-    monkeypatch.setattr("understudy.vectors.pgvector._LOCK_SECONDS", 0.2)
+    monkeypatch.setattr("understudy.vectors.pgvector_green._LOCK_SECONDS", 0.2)
     source.create(make_rows(30))
     target.create(make_rows(3))
     export(source.store, vault, index=INDEX)

@@ -15,9 +15,12 @@ import pytest
 from tests.vector_sites import DIMENSION, LABELS, TABLE, make_rows, make_site
 from understudy.errors import Conflict, Corrupt, NotFound, NotReady, Refused
 from understudy.objects.memory import MemoryStore
+from understudy.vault.pointers import watermark_key
 from understudy.vault.store import open_vault
 from understudy.vectors import manifest, parquet
-from understudy.vectors.replicate import export, pointer_key, rebuild, verify
+from understudy.vectors.export import export
+from understudy.vectors.rebuild import rebuild
+from understudy.vectors.verify import verify
 
 KINDS = ["memory", "pgvector"]
 INDEX = "products"
@@ -53,7 +56,7 @@ def vault():
 
 
 def pointer(vault):
-    return json.loads(vault.store.get(pointer_key(INDEX)))
+    return json.loads(vault.store.get(watermark_key("vector_index", INDEX)))
 
 
 def read_all(store):
@@ -321,7 +324,7 @@ def test_what_a_killed_export_left_is_used_and_not_sent_again(source, vault):
     source.create(make_rows(100))
     export(source.store, vault, index=INDEX)
     vault.store.delete(f"vectors/{INDEX}/00000001/manifest.json")
-    vault.store.delete(pointer_key(INDEX))
+    vault.store.delete(watermark_key("vector_index", INDEX))
     report = export(source.store, vault, index=INDEX)
     assert ("changed", "1", 0) == (report.verdict, report.version, report.bytes_sent)
 

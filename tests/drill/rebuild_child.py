@@ -17,7 +17,7 @@ import psycopg
 from understudy.objects.file import FileStore
 from understudy.vault.store import open_vault
 from understudy.vectors.pgvector import PgvectorStore
-from understudy.vectors.replicate import rebuild
+from understudy.vectors.rebuild import rebuild
 
 
 def main(folder: str, url: str, stage: str) -> None:

@@ -15,8 +15,10 @@ import pytest
 
 from tests.unit.features.offline_store import at, logged, put_history, put_log
 from understudy.features.live import LiveFeatures
-from understudy.features.rebuild import read_offline, rebuild, verify
+from understudy.features.rebuild import rebuild
 from understudy.features.replicate import replicate_offline
+from understudy.features.truth import read_offline
+from understudy.features.verify import verify
 from understudy.objects.file import FileStore
 from understudy.objects.memory import MemoryStore
 from understudy.opening import open_features

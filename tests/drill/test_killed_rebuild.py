@@ -15,9 +15,11 @@ import pytest
 from tests.vector_sites import LABELS, TABLE, PgvectorSite
 from understudy.objects.file import FileStore
 from understudy.vault.store import open_vault
+from understudy.vectors.export import export
 from understudy.vectors.interface import Column, Hnsw, PlainIndex, Schema
 from understudy.vectors.memory import MemoryVectors
-from understudy.vectors.replicate import export, rebuild, verify
+from understudy.vectors.rebuild import rebuild
+from understudy.vectors.verify import verify
 
 # Enough that the graph takes about a second: the kill must fall into the middle of it.
 ROWS = 6000

@@ -58,6 +58,10 @@ def test_a_clock_behind_the_source_is_no_negative_loss():
 
 
 def test_an_active_site_that_holds_its_own_vault_is_unprotected():
-    found = status(protected=False)
+    unprotected = rows(protected=False)
+    assert {"UNPROTECTED"} == {row.verdict for row in unprotected.values()}
+    assert {None} == {row.rpo_seconds for row in unprotected.values()}
+    found = status(protected=False, rows=tuple(unprotected.values()))
+    assert "" == found.next_command
     assert not found.ok
     assert any(line.startswith("UNPROTECTED") for line in render(found))

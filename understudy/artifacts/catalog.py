@@ -10,8 +10,6 @@ from understudy.artifacts.plan import natural
 from understudy.errors import NotFound
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from understudy.artifacts.manifest import ArtifactManifest
     from understudy.vault.store import Vault
 
@@ -39,14 +37,14 @@ def read_manifest(vault: Vault, model: str, version: str, revision: int) -> Arti
 
 def newest_manifests(vault: Vault, model: str | None = None) -> dict[tuple[str, str], ArtifactManifest]:
     """Return the newest revision of each (model, version), read in parallel. Raises Corrupt, Unsupported."""
-    return _read_all(vault, [(*names, numbers[-1]) for names, numbers in revisions(vault, model).items()])
+    wanted = [(*names, numbers[-1]) for names, numbers in revisions(vault, model).items()]
+    return {(manifest.model, manifest.version): manifest for manifest in _read_all(vault, wanted)}
 
 
 def all_manifests(vault: Vault, model: str | None = None) -> list[ArtifactManifest]:
     """Return every revision of every version, by model, then versions in natural order. Raises Corrupt, Unsupported."""
     wanted = [(*names, number) for names, numbers in revisions(vault, model).items() for number in numbers]
-    with ThreadPoolExecutor(_READERS, thread_name_prefix="manifest") as pool:
-        found = list(pool.map(lambda names: read_manifest(vault, *names), wanted))
+    found = _read_all(vault, wanted)
     return sorted(found, key=lambda manifest: (manifest.model, natural(manifest.version), manifest.revision))
 
 
@@ -75,12 +73,8 @@ def find_manifest(
     return read_manifest(vault, model, chosen, number)
 
 
-def _read_all(vault: Vault, wanted: Iterable[tuple[str, str, int]]) -> dict[tuple[str, str], ArtifactManifest]:
-    names = list(wanted)
-    if len(names) == 1:
-        return {names[0][:2]: read_manifest(vault, *names[0])}
+def _read_all(vault: Vault, wanted: list[tuple[str, str, int]]) -> list[ArtifactManifest]:
+    if len(wanted) == 1:
+        return [read_manifest(vault, *wanted[0])]
     with ThreadPoolExecutor(_READERS, thread_name_prefix="manifest") as pool:
-        return {
-            key[:2]: found
-            for key, found in zip(names, pool.map(lambda one: read_manifest(vault, *one), names), strict=True)
-        }
+        return list(pool.map(lambda names: read_manifest(vault, *names), wanted))

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from understudy.artifacts.catalog import find_manifest
 from understudy.artifacts.pointer import Pointer, ServedFile, encode_pointer, pointer_key, read_pointer
 from understudy.errors import Conflict, Corrupt, NotFound
+from understudy.objects.parts import pieces
 from understudy.report import Report, human_bytes, human_seconds, quiet
 from understudy.vault.sets import set_pinning
 
@@ -30,7 +31,6 @@ logger = logging.getLogger("understudy.artifacts")
 
 #: Files written at once; each streams, so this bounds what the target's client buffers.
 _FILES_MAX = 4
-_READ_BYTES = 8 << 20
 
 
 def hydrate(
@@ -185,8 +185,8 @@ def _hash_served(target: ObjectStore, file: ServedFile) -> str | None:
 
 def _hash_object(target: ObjectStore, info: ObjectInfo) -> str:
     digest = hashlib.sha256()
-    for offset in range(0, info.size, _READ_BYTES):
-        digest.update(target.get_range(info.key, offset, min(_READ_BYTES, info.size - offset), version=info.version))
+    for piece in pieces(target, info.key, info.size, version=info.version):
+        digest.update(piece)
     return digest.hexdigest()
 
 

@@ -6,6 +6,7 @@ import configparser
 import ipaddress
 import json
 import threading
+from functools import cache
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -29,8 +30,8 @@ _lock = threading.Lock()
 _sessions: dict[str, Any] = {}
 
 
-def client(service: str, access: Access) -> Any:  # noqa: ANN401 - boto3 makes these classes at run time
-    """Return a new boto3 client of a service (s3, dynamodb, route53). Safe to use from many threads.
+def client(service: str, access: Access) -> Any:  # noqa: ANN401 - botocore makes these classes at run time
+    """Return a new botocore client of a service (s3, dynamodb, route53). Safe to use from many threads.
 
     Args:
         service: the service's name as boto3 writes it; the same name in ``access.endpoints`` overrides its address.
@@ -63,7 +64,7 @@ def client(service: str, access: Access) -> Any:  # noqa: ANN401 - boto3 makes t
         inject_host_prefix=not endpoint,
     )
     with _lock:  # making a client is not thread-safe
-        return _session(access.region).client(
+        return _session(access.region).create_client(
             service,
             region_name=access.region,
             endpoint_url=endpoint,
@@ -115,20 +116,24 @@ def is_loopback(endpoint: str) -> bool:
         return host == "localhost"
 
 
-def _session(region: str) -> Any:  # noqa: ANN401 - boto3.Session, imported on demand
-    """Return the one session of a region: credentials found once, service models read once."""
-    if region not in _sessions:
-        import boto3
-        import botocore.session
+def _session(region: str) -> Any:  # noqa: ANN401 - botocore.session.Session, imported on demand
+    """Return the one session of a region, whose own token service gives the tokens: credentials are found once.
 
-        core = botocore.session.Session()
-        core.register_component("data_loader", _model_loader())
-        _sessions[region] = boto3.Session(botocore_session=core, region_name=region)
+    It is botocore's: boto3 makes the same clients, and imports its transfer manager first, which is not used here.
+    """
+    if region not in _sessions:
+        from botocore.session import Session
+
+        session = Session()
+        session.set_config_variable("region", region)
+        session.register_component("data_loader", _model_loader())
+        _sessions[region] = session
     return _sessions[region]
 
 
+@cache
 def _model_loader() -> Any:  # noqa: ANN401 - a botocore class, imported on demand
-    """Return a loader of botocore's service models that costs a third: no scan of all services, and orjson."""
+    """Return the one loader of botocore's service models that costs a third: no scan of all services, and orjson."""
     import orjson
     from botocore.loaders import JSONFileLoader, Loader
 

@@ -13,7 +13,7 @@ from understudy.errors import NotFound, Refused, UnderstudyError
 from understudy.failover.journal import PREFIX, prefix_of, read_newest
 from understudy.failover.observed import Copied, Observed, Pinned
 from understudy.settings import other
-from understudy.status import watermark_key
+from understudy.vault.pointers import watermark_key
 from understudy.vault.store import numbered
 
 if TYPE_CHECKING:

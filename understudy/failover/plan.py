@@ -156,7 +156,11 @@ def make_plan(observed: Observed, settings: Settings, *, margin: float = MARGIN_
 
 
 def _actions(observed: Observed, settings: Settings, margin: float) -> Iterator[Action]:
-    """Yield the actions in their safe order."""
+    """Yield the actions in their safe order.
+
+    The fence counts from the claim, so model and index are caught up while the old leases lapse. The features come
+    after it: only then has the old side written its last.
+    """
     epoch, target = observed.state.epoch + 1, observed.names[observed.target]
     planes, pinned = observed.control_planes, observed.pinned
     address = settings.traffic.addresses.get(observed.target, "")
@@ -168,29 +172,32 @@ def _actions(observed: Observed, settings: Settings, margin: float) -> Iterator[
         id="claim", kind="claim", stage="validate", sentence=f"claim epoch {epoch}", seconds=took("claim"),
         parameters={"epoch": epoch}, undo="release the epoch", depends_on=("register", "vault"),
     )  # fmt: skip
-    longest = observed.state.longest_lease(observed.source)
-    yield Action(
-        id="fence", kind="fence", stage="validate",
-        sentence="fence: wait for leases" if longest is not None else "fence: NO LEASE IS KNOWN",
-        seconds=0.0 if longest is None else longest + margin,
-        parameters={"site": observed.source, "lease_seconds": longest}, depends_on=("register",),
-    )  # fmt: skip
+    caught_up = 0.0
     if pinned is not None:
+        caught_up += took("model")
         yield Action(
             id="model", kind="model", stage="validate", sentence=f"hydrate {pinned.model} {pinned.version}",
             seconds=took("model"), depends_on=("vault",),
             parameters={"model": pinned.model, "version": pinned.version, "digest": pinned.digest},
         )  # fmt: skip
         if pinned.index:
+            caught_up += took("index")
             yield Action(
                 id="index", kind="index", stage="validate", sentence=f"rebuild index {pinned.index}",
                 seconds=took("index"), parameters={"index": pinned.index}, depends_on=("vault",),
             )  # fmt: skip
-        if pinned.view:
-            yield Action(
-                id="features", kind="features", stage="validate", sentence=f"rebuild {pinned.view}",
-                seconds=took("features"), parameters={"view": pinned.view}, depends_on=("vault",),
-            )  # fmt: skip
+    longest = observed.state.longest_lease(observed.source)
+    yield Action(
+        id="fence", kind="fence", stage="validate",
+        sentence="fence: wait for leases" if longest is not None else "fence: NO LEASE IS KNOWN",
+        seconds=0.0 if longest is None else max(longest + margin - caught_up, 0.0),
+        parameters={"site": observed.source, "lease_seconds": longest}, depends_on=("register",),
+    )  # fmt: skip
+    if pinned is not None and pinned.view:
+        yield Action(
+            id="features", kind="features", stage="validate", sentence=f"rebuild {pinned.view}",
+            seconds=took("features"), parameters={"view": pinned.view}, depends_on=("vault",),
+        )  # fmt: skip
     size, running = (observed.group.size, observed.group.running) if observed.group else (0, 0)
     full = settings.capacity.full
     warm, steps = _shares(observed, settings)

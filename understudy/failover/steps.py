@@ -61,6 +61,9 @@ class Run:
     tell: Callable[[str], None]
 
 
+_TELL_SECONDS = 5.0  # between two lines about the same wait
+
+
 class Step(Protocol):
     """One kind of action. ``do`` may be called again after a kill, at any point of the call before.
 
@@ -137,13 +140,16 @@ class FenceStep(_Step):
             register.record_fence(claim, "acceptance", proof)
             return {"by": "acceptance", **proof}
         wait = max(lease.seconds for lease in leases.values()) + register.margin
+        told = float("inf")
         while True:
             now = register.now()
             left = wait - (now - claim.claimed_at).total_seconds()
             if left <= 0:
                 break
             run.hold.check()
-            run.tell(f"{len(leases)} leases of {run.plan.names[site]} lapse in {human_seconds(left)}")
+            if left <= told - _TELL_SECONDS:
+                run.tell(f"{len(leases)} leases of {run.plan.names[site]} lapse in {human_seconds(left)}")
+                told = left
             time.sleep(min(left, max(run.pace.poll_seconds, left / 4)))
         proof = {
             "site": site,

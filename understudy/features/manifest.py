@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from blake3 import blake3
 
-from understudy.errors import Conflict, Corrupt, NotFound, NotReady
+from understudy.errors import Corrupt, NotFound, NotReady
+from understudy.vault.pointers import watermark_key
 from understudy.vault.store import numbered, to_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from understudy.features.interface import Pointer
     from understudy.vault.store import Vault
-
-_MOVES_MAX = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,11 +124,6 @@ def data_prefix(view: str) -> str:
     return f"offline/{view}/"
 
 
-def pointer_key(view: str) -> str:
-    """Return the key of the small mutable object that carries the watermark on."""
-    return f"pointers/features/{view}.json"
-
-
 def read_manifest(vault: Vault, view: str, sequence: int) -> OfflineManifest:
     """Return one manifest. Raises NotFound, Corrupt."""
     return OfflineManifest.from_json(vault.read_json(f"{manifests_prefix(view)}{numbered(sequence)}.json"))
@@ -139,44 +135,48 @@ def newest_manifest(vault: Vault, view: str) -> OfflineManifest | None:
     return read_manifest(vault, view, sequence) if sequence else None
 
 
+def manifest_behind(vault: Vault, view: str, pointer: Pointer | None) -> OfflineManifest | None:
+    """Return the manifest that a live table says it was filled from, None when that is unknown. Raises Corrupt."""
+    if pointer is None or not pointer.sequence:
+        return None
+    with suppress(NotFound):
+        return read_manifest(vault, view, pointer.sequence)
+    return None
+
+
 def watermark_now(vault: Vault, manifest: OfflineManifest) -> datetime:
     """Return the watermark of the newest manifest: its own, or a later one that the pointer carries for it."""
-    try:
-        pointer = vault.read_json(pointer_key(manifest.view))
-    except NotFound:
+    key = watermark_key("feature_store", manifest.view)
+    pointer = vault.pointer(key)
+    if pointer is None:
         return manifest.watermark
     try:
         if pointer["sequence"] >= manifest.sequence and pointer["view"] == manifest.view:
             return max(manifest.watermark, datetime.fromisoformat(pointer["watermark"]))
     except (KeyError, TypeError, ValueError) as error:
-        message = f"{pointer_key(manifest.view)} in {vault.url} cannot be read"
+        message = f"{key} in {vault.url} cannot be read"
         raise Corrupt(message, hint="remove it; the next replication writes it again") from error
     return manifest.watermark
 
 
 def advance_pointer(vault: Vault, manifest: OfflineManifest, watermark: datetime) -> datetime:
-    """Carry the watermark on by compare-and-set, never back, and return the one that stands then."""
-    key = pointer_key(manifest.view)
-    for _ in range(_MOVES_MAX):
+    """Carry the watermark on by compare-and-set, never back, and return the one that stands then.
+
+    Raises Conflict, Corrupt.
+    """
+    entry = {"view": manifest.view, "sequence": manifest.sequence, "watermark": watermark.isoformat()}
+
+    def forward(found: Any) -> Any:  # noqa: ANN401 - any JSON value
         try:
-            token: str | None = vault.store.head(key).token
-            standing = vault.read_json(key)
-            sequence, moment = int(standing["sequence"]), datetime.fromisoformat(standing["watermark"])
-        except NotFound:
-            token = None
-        except (KeyError, TypeError, ValueError, Corrupt):
-            pass  # unreadable: written anew, its token is known
-        else:
-            if sequence > manifest.sequence or (sequence == manifest.sequence and moment >= watermark):
-                return max(moment, manifest.watermark) if sequence == manifest.sequence else watermark
-        document = {"view": manifest.view, "sequence": manifest.sequence, "watermark": watermark.isoformat()}
-        try:
-            vault.store.replace(key, to_json(document), expected=token)
-        except Conflict:
-            continue
+            stands = int(found["sequence"]), datetime.fromisoformat(found["watermark"])
+        except (KeyError, TypeError, ValueError):
+            return entry  # there is none, or it cannot be read: written anew
+        return found if stands >= (manifest.sequence, watermark) else entry
+
+    standing = vault.move_pointer(watermark_key("feature_store", manifest.view), forward)
+    if int(standing["sequence"]) != manifest.sequence:
         return watermark
-    message = f"{key} in {vault.url} is moved by others all the time"
-    raise Conflict(message, hint="look for a schedule that overlaps itself")
+    return max(manifest.watermark, datetime.fromisoformat(standing["watermark"]))
 
 
 def manifest_for(vault: Vault, view: str, as_of: datetime | None) -> tuple[OfflineManifest, datetime]:

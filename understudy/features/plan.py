@@ -240,6 +240,11 @@ def iso(moment_us: int) -> str:
     return datetime.fromtimestamp(moment_us / 1_000_000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
+def clock_time(moment: str) -> str:
+    """Return an ISO time as a sentence tells it: the time of the day in UTC, such as 12:00:05Z."""
+    return f"{datetime.fromisoformat(moment).astimezone(UTC):%H:%M:%SZ}"
+
+
 def shorten(value: str | None) -> str:
     """Return a value short enough for an error."""
     return "deleted" if value is None else value if len(value) <= 40 else value[:37] + "..."

@@ -3,62 +3,44 @@
 from __future__ import annotations
 
 import logging
-import tempfile
 import time
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from blake3 import blake3
-
-from understudy.errors import Corrupt, NotFound, NotReady, UnderstudyError
+from understudy.errors import Corrupt, NotFound, UnderstudyError
 from understudy.features.digest import PARTITIONS, chain_digest, partition_digest, root_digest
 from understudy.features.interface import Pointer, micros, version_of
-from understudy.features.manifest import OfflineManifest, data_prefix, manifest_for, read_manifest
-from understudy.features.offline import LocalFile, Truth, read_truth
+from understudy.features.manifest import OfflineManifest, manifest_behind, manifest_for
 from understudy.features.plan import (
     catch_up_is_cheaper,
     changed_partitions,
     check_deletions,
+    clock_time,
     compare_cells,
     name_first,
     plan_rebuild,
 )
-from understudy.features.spill import Spill
+from understudy.features.truth import Filled, fetch_truth, scratch, summarize
+from understudy.features.verify import read_back
 from understudy.report import Progress, Report, human_seconds, quiet
-from understudy.vault.lanes import each
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
+    from pathlib import Path
 
     from understudy.features.interface import Cell, OnlineStore
     from understudy.features.manifest import FileEntry
+    from understudy.features.offline import Truth
     from understudy.vault.store import Vault
 
 logger = logging.getLogger("understudy.features")
 
-#: Event times later than the watermark by more than this are set aside: they would win for ever.
-EVENT_AHEAD_MAX = timedelta(hours=24)
 #: A live write is stamped before it is acknowledged: so much earlier than the watermark it may still be unreplicated.
 STAMPED_AHEAD_MAX = timedelta(seconds=60)
-_LANES = 8
-_PIECE_BYTES = 8 << 20
 _CARRY_CELLS = 1_000
 _KEPT_GENERATIONS = 2
-
-
-@dataclass(frozen=True, slots=True)
-class _Filled:
-    """What a truth amounts to: partition digests, values, entities that have one, tombstones."""
-
-    digests: dict[int, str]
-    cells: int
-    entities: int
-    tombstones: int
 
 
 def rebuild(
@@ -103,7 +85,7 @@ def rebuild(
     pointer = target.pointer()
     generations = target.generations() if pointer else []
     live = pointer is not None and pointer.generation in generations
-    plan = plan_rebuild(pointer, manifest, _base(vault, view, pointer), live_exists=live, as_of=_iso(as_of))
+    plan = plan_rebuild(pointer, manifest, manifest_behind(vault, view, pointer), live_exists=live, as_of=_iso(as_of))
     logger.info("%s: %s (%s)", view, plan.action, plan.reason)
     run = _Run(
         vault=vault,
@@ -125,89 +107,6 @@ def rebuild(
             if report is not None:
                 return report
     return run.full(pointer if live else None, pointer)
-
-
-def verify(
-    vault: Vault, target: OnlineStore, *, view: str, as_of: datetime | None = None, progress: Progress = quiet
-) -> Report:
-    """Read the live table back whole and compare it with the offline truth it claims to hold, by digest.
-
-    Live writes that the vault does not know yet are newer than the truth; they are counted, not held against it.
-
-    Args:
-        vault: holds the offline store.
-        target: the online store.
-        view: the view's name.
-        as_of: None: what the live table says of itself; else that moment.
-        progress: told the cells read.
-
-    Raises:
-        NotReady: nothing is live, or the vault does not hold what it was filled from.
-        Corrupt: it differs; the error names the first differing cells.
-    """
-    started = time.monotonic()
-    pointer = target.pointer()
-    if pointer is None:
-        message = f"{target.vendor} {target.name} holds nothing yet"
-        raise NotReady(message, hint="rebuild it", next_command="understudy features rebuild")
-    manifest = _base(vault, view, pointer)
-    if manifest is None or manifest.digest != pointer.manifest:
-        message = f"{target.vendor} {target.name} was not filled from the vault {vault.url}"
-        raise NotReady(message, hint="rebuild it from there", next_command="understudy features rebuild")
-    moment = as_of if as_of is not None else datetime.fromisoformat(pointer.as_of) if pointer.as_of else None
-    with _scratch() as directory:
-        truth = _truth(vault, manifest, manifest.files, moment, directory)
-        online = _scan(target, pointer.generation, directory, "online", progress)
-        filled = _summary(truth.cells)
-        found = {number: partition_digest(cells) for number, cells in online.partitions()}
-        newer = 0
-        wrong: list[str] = []
-        for number in changed_partitions(filled.digests, found):
-            difference = compare_cells(
-                truth.cells.partition(number), online.partition(number), newer_since_us=pointer.carry_since_us
-            )
-            newer += len(difference.newer)
-            wrong.extend(difference.wrong)
-    if wrong:
-        message = (
-            f"{target.vendor} {target.name}: {len(wrong):,} of {filled.cells:,} cells differ from the offline truth: "
-            f"{name_first(wrong)}"
-        )
-        raise Corrupt(message, hint="rebuild it from the vault", next_command=f"understudy features rebuild {view}")
-    stamp = pointer.as_of or pointer.watermark or manifest.watermark.isoformat()
-    extra = f" but for {newer:,} newer live writes" if newer else ""
-    return Report(
-        noun="features",
-        name=view,
-        verdict="unchanged",
-        sentence=(
-            f"{view}: {filled.cells:,} cells of {filled.entities:,} entities in {target.vendor} as of {_clock(stamp)}; "
-            f"digest equal{extra}"
-        ),
-        items_total=filled.cells,
-        seconds=time.monotonic() - started,
-        watermark=datetime.fromisoformat(pointer.watermark) if pointer.watermark else manifest.watermark,
-        version=str(pointer.sequence),
-        proven="digest",
-        details={
-            "digest": root_digest(filled.digests),
-            "entities": filled.entities,
-            "tombstones": filled.tombstones,
-            "newer": newer,
-            "generation": pointer.generation,
-        },
-    )
-
-
-def read_offline(vault: Vault, *, view: str, as_of: datetime | None = None) -> list[Cell]:
-    """Return the truth itself, sorted by (entity, feature), tombstones included: for proofs and small views.
-
-    Raises NotReady, Corrupt.
-    """
-    manifest, _ = manifest_for(vault, view, as_of)
-    with _scratch() as directory:
-        truth = _truth(vault, manifest, manifest.files, as_of, directory)
-        return sorted(cell for _, cells in truth.cells.partitions() for cell in cells)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -235,8 +134,8 @@ class _Run:
             if unfinished > (expected.generation if expected else 0):
                 self.target.drop_generation(unfinished)
         green = max([*generations, expected.generation if expected else 0], default=0) + 1
-        with _scratch() as directory:
-            truth = _truth(self.vault, self.manifest, self.manifest.files, self.as_of, directory)
+        with scratch() as directory:
+            truth = fetch_truth(self.vault, self.manifest, self.manifest.files, self.as_of, directory)
             self.target.create_generation(green)
             try:
                 filled = self._fill(green, truth, directory)
@@ -275,12 +174,12 @@ class _Run:
             },
         )
 
-    def _fill(self, green: int, truth: Truth, directory: Path) -> _Filled:
+    def _fill(self, green: int, truth: Truth, directory: Path) -> Filled:
         """Write the truth, then read it back and compare partition by partition."""
-        written = _summary(truth.cells)
+        written = summarize(truth.cells)
         cells = (cell for _, partition in truth.cells.partitions() for cell in partition)
         self.target.fill(green, cells, progress=self.progress)
-        online = _scan(self.target, green, directory, "green", self.progress)
+        online = read_back(self.target, green, directory, "green", self.progress)
         found = {number: partition_digest(partition) for number, partition in online.partitions()}
         wrong: list[str] = []
         for number in changed_partitions(written.digests, found):
@@ -296,7 +195,7 @@ class _Run:
 
     def _carry_before(self, blue: Pointer, green: int, truth: Truth, directory: Path) -> int:
         """Count what would vanish, and give green the live writes that the truth does not know."""
-        online = _scan(self.target, blue.generation, directory, "blue", self.progress)
+        online = read_back(self.target, blue.generation, directory, "blue", self.progress)
         carried: list[Cell] = []
         count = dropped = 0
         for number in range(PARTITIONS):
@@ -340,8 +239,8 @@ class _Run:
 
     def catch_up(self, pointer: Pointer, added: Sequence[FileEntry]) -> Report | None:
         """Write what the added files brought onto the live table and read it back; None when a full one is better."""
-        with _scratch() as directory:
-            truth = _truth(self.vault, self.manifest, added, None, directory)
+        with scratch() as directory:
+            truth = fetch_truth(self.vault, self.manifest, added, None, directory)
             if truth.set_aside or not catch_up_is_cheaper(truth.cells.added, pointer.cells):
                 return None
             cells = [cell for _, partition in truth.cells.partitions() for cell in partition]
@@ -387,7 +286,7 @@ class _Run:
             noun="features",
             name=self.name,
             verdict="unchanged",
-            sentence=f"{self.name}: unchanged, {self.target.vendor} has all as of {_clock(self._stamp())}",
+            sentence=f"{self.name}: unchanged, {self.target.vendor} has all as of {clock_time(self._stamp())}",
             items_total=pointer.cells,
             seconds=time.monotonic() - self.started,
             watermark=self.watermark,
@@ -414,8 +313,8 @@ class _Run:
             name=self.name,
             verdict="changed",
             sentence=(
-                f"{self.name}: {what} {self.target.vendor} as of {_clock(self._stamp())} in {human_seconds(seconds)}; "
-                f"digest equal{aside}"
+                f"{self.name}: {what} {self.target.vendor} as of {clock_time(self._stamp())} "
+                f"in {human_seconds(seconds)}; digest equal{aside}"
             ),
             items_total=items_total,
             items_new=items_new,
@@ -432,92 +331,9 @@ class _Run:
         )
 
 
-def _base(vault: Vault, view: str, pointer: Pointer | None) -> OfflineManifest | None:
-    """Return the manifest that a live table says it was filled from."""
-    if pointer is None or not pointer.sequence:
-        return None
-    with suppress(NotFound):
-        return read_manifest(vault, view, pointer.sequence)
-    return None
-
-
-def _truth(
-    vault: Vault, manifest: OfflineManifest, files: Sequence[FileEntry], as_of: datetime | None, directory: Path
-) -> Truth:
-    """Fetch files of a manifest and read the newest cells from them. The limit on the future is the manifest's own."""
-    local = _fetch(vault, manifest.view, files, directory)
-    return read_truth(
-        local,
-        directory,
-        as_of_us=micros(as_of) if as_of is not None else None,
-        event_us_max=micros(manifest.watermark + EVENT_AHEAD_MAX),
-    )
-
-
-def _fetch(vault: Vault, view: str, files: Sequence[FileEntry], directory: Path) -> list[LocalFile]:
-    """Copy files of the vault to disk, checking length and BLAKE3. Raises Corrupt with the file's name."""
-
-    def fetch(number: int, file: FileEntry) -> LocalFile:
-        key = f"{data_prefix(view)}{file.stored}"
-        path = directory / f"{number:08d}.parquet"
-        hasher = blake3()
-        try:
-            with path.open("wb") as out:
-                for start in range(0, file.size, _PIECE_BYTES):
-                    piece = vault.store.get_range(key, start, min(_PIECE_BYTES, file.size - start))
-                    hasher.update(piece)
-                    out.write(piece)
-        except NotFound as error:
-            message = f"{key} is missing from the vault {vault.url}"
-            raise Corrupt(message, hint="replicate the offline store again: what is missing is sent again") from error
-        if hasher.hexdigest() != file.blake3:
-            message = f"{key} in the vault {vault.url} is damaged: its BLAKE3 is not the manifest's"
-            raise Corrupt(message, hint="remove it and replicate the offline store again")
-        return LocalFile(file.key, path)
-
-    with ThreadPoolExecutor(_LANES) as pool:
-        jobs = (partial(fetch, number, file) for number, file in enumerate(files))
-        return list(each(pool, jobs, ahead=_LANES * 2))
-
-
-def _scan(target: OnlineStore, generation: int, directory: Path, name: str, progress: Progress) -> Spill:
-    spill = Spill(directory, name)
-    batch: list[Cell] = []
-    for cell in target.scan(generation):
-        batch.append(cell)
-        if len(batch) >= _CARRY_CELLS:
-            spill.add(batch)
-            batch.clear()
-            progress(f"{target.name} read back", spill.added, None, "cells")
-    spill.add(batch)
-    return spill
-
-
-def _summary(cells: Spill) -> _Filled:
-    digests: dict[int, str] = {}
-    values = entities = tombstones = 0
-    for number, partition in cells.partitions():
-        digests[number] = partition_digest(partition)
-        alive = [cell for cell in partition if cell.value is not None]
-        values += len(alive)
-        tombstones += len(partition) - len(alive)
-        entities += len({cell.entity for cell in alive})
-    return _Filled(digests, values, entities, tombstones)
-
-
 def _alive(cell: Cell | None) -> bool:
     return cell is not None and cell.value is not None
 
 
 def _iso(moment: datetime | None) -> str | None:
     return moment.astimezone(UTC).isoformat() if moment else None
-
-
-def _clock(moment: str) -> str:
-    return f"{datetime.fromisoformat(moment).astimezone(UTC):%H:%M:%SZ}"
-
-
-@contextmanager
-def _scratch() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="understudy-") as directory:
-        yield Path(directory)

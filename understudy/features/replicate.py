@@ -30,6 +30,7 @@ from understudy.features.manifest import (
 )
 from understudy.features.offline import HISTORY, LOG, WRITERS, FileFacts, check_parquet
 from understudy.features.plan import CopyPlan, WriterState, plan_copy, watermark_of
+from understudy.objects import parts
 from understudy.report import Progress, Report, human_bytes, quiet
 from understudy.vault.lanes import each
 
@@ -44,7 +45,6 @@ logger = logging.getLogger("understudy.features")
 LANES = 8
 #: Files up to this size are held in memory, eight at a time; larger ones go through the disk.
 WHOLE_BYTES_MAX = 16 << 20
-_PIECE_BYTES = 8 << 20
 _NAMED = 3
 
 
@@ -208,7 +208,7 @@ class _Copier:
             path = Path(directory) / "file.parquet"
             hasher = blake3()
             with path.open("wb") as file:
-                for piece in _pieces(self._source, info.key, info.size):
+                for piece in parts.pieces(self._source, info.key, info.size):
                     hasher.update(piece)
                     file.write(piece)
             self.read += info.size
@@ -226,7 +226,7 @@ class _Copier:
 
     def _digest(self, key: str, size: int) -> str:
         hasher = blake3()
-        for piece in _pieces(self._vault.store, self._prefix + key, size):
+        for piece in parts.pieces(self._vault.store, self._prefix + key, size):
             hasher.update(piece)
         return hasher.hexdigest()
 
@@ -240,12 +240,7 @@ def _beside(key: str, digest: str) -> str:
     return f"{key.removesuffix('.parquet')}~{digest[:16]}.parquet"
 
 
-def _pieces(store: ObjectStore, key: str, size: int) -> Iterator[bytes]:
-    for start in range(0, size, _PIECE_BYTES):
-        yield store.get_range(key, start, min(_PIECE_BYTES, size - start))
-
-
 def _read_pieces(path: Path) -> Iterator[bytes]:
     with path.open("rb") as file:
-        while piece := file.read(_PIECE_BYTES):
+        while piece := file.read(parts.PIECE_BYTES):
             yield piece

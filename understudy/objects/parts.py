@@ -1,4 +1,4 @@
-"""The parts of a stream on their way into a store."""
+"""The parts of a stream on their way into a store, and the pieces of an object on their way out."""
 
 from __future__ import annotations
 
@@ -8,6 +8,11 @@ from understudy.errors import Corrupt
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+
+    from understudy.objects.interface import ObjectStore
+
+#: What ``pieces`` holds in memory at once.
+PIECE_BYTES = 8 << 20
 
 
 def exactly(parts: Iterable[bytes], size: int, key: str) -> Iterator[bytes]:
@@ -45,3 +50,9 @@ def regroup(parts: Iterable[bytes], count: int) -> Iterator[bytes]:
             yield b"".join(chunk)
             size -= count
     yield b"".join(held)
+
+
+def pieces(store: ObjectStore, key: str, size: int, *, version: str | None = None) -> Iterator[bytes]:
+    """Yield the ``size`` bytes of an object, read by ranges of up to 8 MiB. Raises what ``get_range`` raises."""
+    for start in range(0, size, PIECE_BYTES):
+        yield store.get_range(key, start, min(PIECE_BYTES, size - start), version=version)

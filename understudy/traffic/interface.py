@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from understudy.errors import Refused
+from understudy.errors import Conflict, Refused
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -91,3 +91,12 @@ def check_shares(shares: Mapping[SiteRole, int], now: Routing) -> None:
     if not all(0 <= share <= SHARE_MAX for share in shares.values()) or not any(shares.values()):
         message = f"{dict(shares)} are no shares between 0 and 100 with a sum above 0"
         raise Refused(message, hint="a name must always lead somewhere")
+
+
+def shifted(now: Routing, shares: Mapping[SiteRole, int], *, expected: Routing) -> Routing:
+    """Return what ``Traffic.shift`` is to make of the records it found. Raises Refused, Conflict."""
+    check_shares(shares, now)
+    if now != expected:
+        message = f"{now.name} leads to {now}, not to {expected}"
+        raise Conflict(message, hint="someone else moved it; read it again")
+    return Routing(now.name, {site: Way(way.address, shares[site]) for site, way in now.ways.items()}, now.ttl)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from understudy.errors import Conflict, NotReady
-from understudy.traffic.interface import SHARE_MAX, Routing, Way, check_shares
+from understudy.errors import NotReady
+from understudy.traffic.interface import SHARE_MAX, Routing, Way, shifted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -41,12 +41,8 @@ class MemoryTraffic:
     def shift(self, shares: Mapping[SiteRole, int], *, expected: Routing) -> Routing:
         """See the interface."""
         now = self.read()
-        check_shares(shares, now)
-        if now != expected:
-            message = f"{self.name} leads to {now}, not to {expected}"
-            raise Conflict(message, hint="someone else moved it; read it again")
-        ways = {site: Way(way.address, shares[site]) for site, way in now.ways.items()}
-        if ways != now.ways:
+        meant = shifted(now, shares, expected=expected)
+        if meant != now:
             self.shifts += 1
-            self._routing = Routing(self.name, ways, now.ttl)
+            self._routing = meant
         return self.read()

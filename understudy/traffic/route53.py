@@ -24,7 +24,7 @@ from understudy.errors import (
     Unsupported,
 )
 from understudy.objects.attempts import persist
-from understudy.traffic.interface import SHARE_MAX, Routing, Way, check_shares
+from understudy.traffic.interface import SHARE_MAX, Routing, Way, shifted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -91,11 +91,7 @@ class Route53Traffic:
     def shift(self, shares: Mapping[SiteRole, int], *, expected: Routing) -> Routing:
         """See the interface."""
         now = self.read()
-        check_shares(shares, now)
-        if now != expected:
-            message = f"{self.name} leads to {now}, not to {expected}"
-            raise Conflict(message, hint="someone else moved it; read it again")
-        meant = Routing(self.name, {site: Way(way.address, shares[site]) for site, way in now.ways.items()}, now.ttl)
+        meant = shifted(now, shares, expected=expected)
         return now if meant == now else self._write(meant)
 
     def _write(self, meant: Routing) -> Routing:

@@ -81,7 +81,7 @@ class SetManifest:
 
 
 def compose(
-    vault: Vault, service: str, *, model: str, index: str | None = None, view: str | None = None
+    vault: Vault, service: str, *, model: str | None = None, index: str | None = None, view: str | None = None
 ) -> SetManifest:
     """Pin the newest of what belongs together, and return the set; a new one is written only when something changed.
 
@@ -91,7 +91,7 @@ def compose(
     Args:
         vault: of the site.
         service: the set's name.
-        model: the model's name.
+        model: the model's name; None: the one that the index says it was made with, or the vault's only one.
         index: the exported index, None for a service without.
         view: the replicated feature view, None for a service without.
 
@@ -99,11 +99,17 @@ def compose(
         NotReady: something that belongs to the set is not in the vault yet, or nothing matches; earlier sets stand.
         Corrupt: a manifest is damaged.
     """
-    manifests = all_manifests(vault, model)
+    pinned_index, named = _newest_index(vault, service, index) if index else (None, None)
+    name = model or named
+    manifests = all_manifests(vault, name)
+    if len({manifest.model for manifest in manifests}) > 1:
+        message = f"no set of {service} yet: index {index} does not say which of the vault's models made it"
+        hint = 'write COMMENT ON TABLE ... \'{"model": NAME, "model_digest": DIGEST}\' at its source'
+        raise NotReady(message, hint=hint)
     if not manifests:
-        message = f"no set of {service} yet: model {model} is not in the vault"
-        raise NotReady(message, next_command=f"understudy artifacts push {model}")
-    pinned_index = _newest_index(vault, service, index) if index else None
+        lacking = f"model {name} is not in the vault" if name else "the vault holds no model"
+        message = f"no set of {service} yet: {lacking}"
+        raise NotReady(message, next_command="understudy artifacts push")
     pinned_features = _newest_features(vault, service, view) if view else None
     chosen, held = _choose(service, manifests, pinned_index)
     for _ in range(_COMPOSE_TRIES):
@@ -112,7 +118,7 @@ def compose(
         composed = SetManifest(
             service=service,
             sequence=sequence,
-            model=PinnedModel(model, chosen.version, chosen.revision, chosen.digest),
+            model=PinnedModel(chosen.model, chosen.version, chosen.revision, chosen.digest),
             index=pinned_index,
             features=pinned_features,
             held=held,
@@ -194,14 +200,16 @@ def _choose(
     return chosen, tuple(held.values())
 
 
-def _newest_index(vault: Vault, service: str, index: str) -> PinnedIndex:
+def _newest_index(vault: Vault, service: str, index: str) -> tuple[PinnedIndex, str | None]:
+    """Return the newest export of an index, and the name of the model that it says it was made with."""
     prefix = f"vectors/{index}/"
     sequence = _latest_manifest(vault, prefix, "/manifest.json")
     if not sequence:
         message = f"no set of {service} yet: index {index} is not in the vault"
         raise NotReady(message, next_command=f"understudy vectors export {index}")
     value = _read(vault, f"{prefix}{numbered(sequence)}/manifest.json")
-    return PinnedIndex(index, sequence, str(value.get("digest")), str(value.get("model_digest")))
+    pinned = PinnedIndex(index, sequence, str(value.get("digest")), str(value.get("model_digest")))
+    return pinned, value.get("model")
 
 
 def _newest_features(vault: Vault, service: str, view: str) -> PinnedFeatures:

@@ -18,6 +18,7 @@ FORMAT_KEY = "format.json"
 _DIGITS = 8
 _NUMBERED = re.compile(rf"(\d{{{_DIGITS}}})(?:[/.]|$)")
 _APPEND_TRIES = 100
+_POINTER_HINT = "remove it; the next run writes it again"
 
 
 def numbered(sequence: int) -> str:
@@ -90,19 +91,15 @@ class Vault:
 
     def read_json(self, key: str) -> Any:  # noqa: ANN401 - any JSON value
         """Return a JSON object's value. Raises NotFound, Corrupt."""
-        data = self.store.get(key)
-        try:
-            return json.loads(data)
-        except ValueError as error:
-            message = f"{key} in {self.url} is not JSON"
-            raise Corrupt(message, hint="restore it from the bucket's own versions, or push again") from error
+        return self._parse(key, self.store.get(key), "restore it from the bucket's own versions, or push again")
 
     def pointer(self, key: str) -> Any:  # noqa: ANN401 - any JSON value
         """Return a mutable pointer's value, None when it was never set. Raises Corrupt."""
         try:
-            return self.read_json(key)
+            data = self.store.get(key)
         except NotFound:
             return None
+        return self._parse(key, data, _POINTER_HINT)
 
     def move_pointer(self, key: str, build: Callable[[Any], Any]) -> Any:  # noqa: ANN401 - any JSON value
         """Move a mutable pointer by compare-and-set and return its new value.
@@ -111,11 +108,16 @@ class Vault:
             key: below ``pointers/``.
             build: from the value found (None when absent) to the new one; called again after a lost race; what it
                 raises passes through, so that it can refuse to go back.
+
+        Raises:
+            Corrupt: what stands there is not JSON.
+            Conflict: others moved it all the time.
         """
         for _ in range(_APPEND_TRIES):
             try:
                 info = self.store.head(key)
-                found, token = json.loads(self.store.get(key, version=info.version)), info.token
+                data, token = self.store.get(key, version=info.version), info.token
+                found = self._parse(key, data, _POINTER_HINT)
             except NotFound:
                 found, token = None, None
             value = build(found)
@@ -128,6 +130,13 @@ class Vault:
             return value
         message = f"{_APPEND_TRIES} other writers moved {key} in {self.url}"
         raise Conflict(message, hint="look for a run that repeats itself")
+
+    def _parse(self, key: str, data: bytes, hint: str) -> Any:  # noqa: ANN401 - any JSON value
+        try:
+            return json.loads(data)
+        except ValueError as error:
+            message = f"{key} in {self.url} is not JSON"
+            raise Corrupt(message, hint=hint) from error
 
 
 def open_vault(store: ObjectStore) -> Vault:

@@ -13,6 +13,7 @@ from blake3 import blake3
 
 from understudy.artifacts.catalog import read_manifest, revisions
 from understudy.errors import Corrupt, NotFound, Permanent
+from understudy.objects.parts import pieces
 from understudy.report import human_bytes, human_seconds, quiet
 from understudy.vault.chunks import Chunk, chunk_id
 from understudy.vault.index import ChunkIndex, load_index
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
 _PACKS_AT_ONCE = 3
 _FILES_AT_ONCE = 2
 _READERS = 8
-_READ_BYTES = 8 << 20
 #: So many files are named in one sentence; the others are counted.
 _NAMED_MAX = 3
 
@@ -350,10 +350,9 @@ def _read_file(reader: ChunkReader, what: str, file: ArtifactFile) -> tuple[int,
 def _read_data(vault: Vault, info: ObjectInfo, file: _DataFile) -> tuple[int, str | None]:
     known, sha = blake3(), hashlib.sha256()
     try:
-        for offset in range(0, info.size, _READ_BYTES):
-            part = vault.store.get_range(info.key, offset, min(_READ_BYTES, info.size - offset))
-            known.update(part)
-            sha.update(part)
+        for piece in pieces(vault.store, info.key, info.size):
+            known.update(piece)
+            sha.update(piece)
     except (NotFound, Corrupt) as error:
         return 0, f"{file.key} cannot be read: {error.message}"
     if file.blake3 is not None and known.hexdigest() != file.blake3:

@@ -7,17 +7,17 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from understudy.errors import Corrupt, NotFound, Unsupported
+from understudy.vault.pointers import watermark_key
 from understudy.vault.store import numbered, to_json
 from understudy.vectors.digest import index_digest
 from understudy.vectors.interface import Schema
-from understudy.vectors.plan import Part
+from understudy.vectors.labels import MODEL_LABELS
+from understudy.vectors.plan import Part, is_newer
 
 if TYPE_CHECKING:
     from understudy.vault.store import Vault
 
 FORMAT_VERSION = 1
-#: The labels by which an index names the model that made it; they stand in the manifest's first level too.
-MODEL_LABELS = ("model", "model_version", "model_digest")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,3 +132,27 @@ def wanted(vault: Vault, index: str, sequence: int | None) -> Manifest:
         message = f"the vault {vault.url} holds no vector index {index}"
         raise NotFound(message, hint="export it first", next_command=f"understudy vectors export {index}")
     return manifest
+
+
+def watermark_now(vault: Vault, manifest: Manifest) -> datetime:
+    """Return until when a sequence is known to have been all there was. Raises Corrupt."""
+    value = vault.pointer(watermark_key("vector_index", manifest.index))
+    if value is not None and (value.get("sequence"), value.get("digest")) == (manifest.sequence, manifest.digest):
+        return datetime.fromisoformat(str(value["watermark"]))
+    return manifest.taken
+
+
+def advance_pointer(vault: Vault, manifest: Manifest, watermark: datetime) -> None:
+    """Carry the watermark on by compare-and-set, never back. Raises Conflict, Corrupt."""
+    entry = {
+        "watermark": watermark.isoformat(timespec="microseconds"),
+        "sequence": manifest.sequence,
+        "digest": manifest.digest,
+    }
+
+    def forward(found: dict[str, Any] | None) -> dict[str, Any]:
+        if found is not None and not is_newer((manifest.sequence, str(entry["watermark"])), found):
+            return found
+        return entry
+
+    vault.move_pointer(watermark_key("vector_index", manifest.index), forward)

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+#: Rows that may vanish without being asked.
+DELETES_MAX = 100
 BUCKETS_MIN = 16
 BUCKETS_MAX = 16_384
 _ROWS_WANTED = 1024

@@ -5,6 +5,8 @@ from __future__ import annotations
 import tempfile
 import threading
 from collections import defaultdict
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING, Self
 
@@ -12,13 +14,18 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from understudy.vault.lanes import each
 from understudy.vectors.digest import bucket_numbers, sort_rows
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
     from types import TracebackType
 
-    from understudy.vectors.interface import Schema
+    from understudy.report import Progress
+    from understudy.vectors.interface import Schema, Snapshot
 
+#: Into how many slices a snapshot is cut, each read in a thread of its own.
+SLICES = 2
 _MEMORY_BYTES = 192 << 20
 
 
@@ -51,6 +58,18 @@ class Buckets:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._file.close()
+
+    def read(self, snapshot: Snapshot, progress: Progress, what: str) -> None:
+        """Add all rows of a snapshot, every slice in a thread of its own; ``progress`` is told about ``what``."""
+
+        def add_all(rows: Callable[[], Iterator[pa.RecordBatch]]) -> None:
+            for batch in rows():
+                self.add(batch)
+                progress(what, self.rows, snapshot.description.rows, "rows")
+
+        slices = len(snapshot.slices)
+        with ThreadPoolExecutor(max(1, slices), thread_name_prefix="vectors") as pool:
+            list(each(pool, (partial(add_all, rows) for rows in snapshot.slices), ahead=slices))
 
     def add(self, batch: pa.RecordBatch) -> None:
         """Sort a batch's rows into their buckets. Raises Corrupt when a row has no id."""

@@ -10,8 +10,10 @@ from understudy.errors import Conflict, Corrupt, NotReady, Refused, Unreachable
 from understudy.features.interface import Cell, micros
 from understudy.features.live import LiveFeatures, begin
 from understudy.features.memory import MemoryFeatures
-from understudy.features.rebuild import read_offline, rebuild, verify
+from understudy.features.rebuild import rebuild
 from understudy.features.replicate import replicate_offline
+from understudy.features.truth import read_offline
+from understudy.features.verify import verify
 from understudy.objects.memory import MemoryStore
 from understudy.vault.store import Vault, open_vault
 

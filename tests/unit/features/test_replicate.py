@@ -10,8 +10,8 @@ from understudy.errors import Corrupt, NotReady, Unreachable
 from understudy.features import replicate as replicating
 from understudy.features.log import LogWriter
 from understudy.features.manifest import advance_pointer, manifest_for, newest_manifest, watermark_now
-from understudy.features.rebuild import read_offline
 from understudy.features.replicate import replicate_offline
+from understudy.features.truth import read_offline
 from understudy.objects.memory import MemoryStore
 from understudy.vault.store import Vault, open_vault
 
@@ -144,7 +144,7 @@ def test_the_pointer_never_takes_the_watermark_back(source: MemoryStore, vault: 
 
 def test_a_large_file_goes_through_the_disk(source: MemoryStore, vault: Vault, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(replicating, "WHOLE_BYTES_MAX", 100)
-    monkeypatch.setattr(replicating, "_PIECE_BYTES", 333)
+    monkeypatch.setattr("understudy.objects.parts.PIECE_BYTES", 333)
     faulty = FaultyStore(source)
     report = replicate_offline(faulty, vault, view=VIEW)
     assert 0 == faulty.calls["get"]

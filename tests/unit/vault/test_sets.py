@@ -145,3 +145,24 @@ def test_a_damaged_set_is_named(vault):
     vault.store.put("sets/one/00000001.json", b'{"service": 1}')
     with pytest.raises(Corrupt, match=r"sets/one/00000001.json"):
         newest_set(vault, "one")
+
+
+def test_the_model_of_a_set_is_the_one_that_its_index_names(source, vault):
+    for path, data in model_files(changed=2).items():
+        source.put(f"other/7/{path}", data)
+    push(source, vault)
+    add_features(vault, 1)
+    add_index(vault, 1, "1")
+    with pytest.raises(NotReady, match="does not say which"):
+        compose(vault, "service", index="i", view="v")
+    digest = find_manifest(vault, "other", "7").digest
+    content = {"digest": "rows2", "model_digest": digest, "model": "other"}
+    vault.put_once("vectors/i/00000002/manifest.json", to_json(content))
+    made = compose(vault, "service", index="i", view="v")
+    assert ("other", "7", 2) == (made.model.name, made.model.version, made.index.sequence)
+
+
+def test_a_vault_with_one_model_needs_no_name(vault):
+    add_features(vault, 1)
+    add_index(vault, 1, "1")
+    assert "m" == compose(vault, "service", index="i", view="v").model.name
