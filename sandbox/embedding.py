@@ -80,7 +80,7 @@ class Embedding:
         return int(done), int(total)
 
 
-def begin_embedding(directory: Path, *, passages: int, log: Path) -> Embedding:
+def begin_embedding(directory: Path, *, passages: int, log: Path, group: str = "") -> Embedding:
     """Start to embed the passages in a process of its own that ends with this one."""
     directory.mkdir(parents=True, exist_ok=True)
     command: list[str | Path] = [
@@ -93,7 +93,7 @@ def begin_embedding(directory: Path, *, passages: int, log: Path) -> Embedding:
         directory,
     ]
     started = launch(
-        command, name="embedding", log=log, ready=lambda: True, env={"OPENBLAS_NUM_THREADS": "1"},
+        command, name="embedding", log=log, ready=lambda: True, env={"OPENBLAS_NUM_THREADS": "1"}, group=group,
         cwd=Path(__file__).resolve().parent.parent,
     )  # fmt: skip
     return Embedding(directory, started)

@@ -127,6 +127,7 @@ def launch(
     timeout: float = 30.0,
     env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
+    group: str = "",
 ) -> Process:
     """Start a server in a session of its own and wait until it is ready. May be called from any thread.
 
@@ -140,6 +141,7 @@ def launch(
         timeout: seconds until it is killed and ServerDidNotStart is raised.
         env: variables added to this process's own.
         cwd: its working directory.
+        group: a mark that it shares with others, for ``kill_marked``.
 
     Raises:
         ServerDidNotStart: it ended or did not answer in time; the error shows the end of its log.
@@ -147,7 +149,8 @@ def launch(
     owner = owner_mark()
     mark = secrets.token_hex(8)
     inherited = [part for part in os.environ.get(VARIABLE, "").split(",") if part]
-    variables = {"PYTHONUNBUFFERED": "1", **os.environ, **(env or {}), VARIABLE: ",".join([*inherited, owner, mark])}
+    marks = ",".join(part for part in [*inherited, owner, group, mark] if part)
+    variables = {"PYTHONUNBUFFERED": "1", **os.environ, **(env or {}), VARIABLE: marks}
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as output:
         try:

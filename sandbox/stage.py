@@ -103,6 +103,7 @@ class Stage:
         self._recording = threading.Lock()
         self._lock: IO[str] | None = None
         self._kept = False
+        self._mark = secrets.token_hex(8)  # carried by this stage's processes alone
 
     # ------------------------------------------------------------------ starting
 
@@ -127,7 +128,9 @@ class Stage:
         self._choose_ports()
         self._set_environment()
         log = self.directory / "log" / "embedding.log"
-        self.embedding = begin_embedding(self.directory / "embedding", passages=self.passages, log=log)
+        self.embedding = begin_embedding(
+            self.directory / "embedding", passages=self.passages, log=log, group=self._mark
+        )
         starts: list[Callable[[], str]] = [
             *([self._start_prefect] if self._prefect else []),
             lambda: self._start_moto("neither", "route53", "Route 53"),
@@ -196,9 +199,13 @@ class Stage:
             for each in reversed(place):
                 each.kill()
             place.clear()
-        process.kill_marked(process.owner_mark())
+        self._kill_stragglers()
         (self.directory / process.STATE).unlink(missing_ok=True)
         self._give_directory()
+
+    def _kill_stragglers(self) -> None:
+        """End what carries this stage's mark: started a moment ago, or by a server in a session of its own."""
+        process.kill_marked(self._mark)
 
     def keep(self) -> None:
         """Let all processes outlive this one; ``sandbox.process.down`` on ``processes.json`` ends them."""
@@ -219,7 +226,7 @@ class Stage:
             except BaseException:
                 for future in futures:
                     future.cancel()
-                process.kill_marked(process.owner_mark())
+                self._kill_stragglers()
                 raise
 
     def _take_directory(self, say: Say) -> None:
@@ -343,6 +350,7 @@ class Stage:
             ready=ready,
             timeout=timeout,
             env=self.environment,
+            group=self._mark,
             cwd=CHECKOUT,
         )
         self._running[place].append(started)

@@ -29,7 +29,7 @@ KNOWN = set(commands(root))
 
 
 def typed(document, program):
-    """Return what follows a program's name wherever a document shows it as typed: after a back-tick, or on a new line."""
+    """Return what follows a program's name wherever it is shown as typed: after a back-tick, or on a new line."""
     return re.findall(rf"(?:^|`){program} ([a-z]+)(?: ([a-z]+))?", document.read_text(encoding="utf-8"), re.MULTILINE)
 
 

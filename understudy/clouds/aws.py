@@ -27,7 +27,7 @@ _OWN_ATTEMPTS = frozenset({"s3", "route53"})
 _ATTEMPTS = 3
 
 _lock = threading.Lock()
-_sessions: dict[str, Any] = {}
+_sessions: dict[str | None, Any] = {}
 
 
 def client(service: str, access: Access) -> Any:  # noqa: ANN401 - botocore makes these classes at run time
@@ -64,7 +64,7 @@ def client(service: str, access: Access) -> Any:  # noqa: ANN401 - botocore make
         inject_host_prefix=not endpoint,
     )
     with _lock:  # making a client is not thread-safe
-        return _session(access.region).create_client(
+        return _session(None if keys[0] else access.region).create_client(
             service,
             region_name=access.region,
             endpoint_url=endpoint,
@@ -116,8 +116,8 @@ def is_loopback(endpoint: str) -> bool:
         return host == "localhost"
 
 
-def _session(region: str) -> Any:  # noqa: ANN401 - botocore.session.Session, imported on demand
-    """Return the one session of a region, whose own token service gives the tokens: credentials are found once.
+def _session(region: str | None) -> Any:  # noqa: ANN401 - botocore.session.Session, imported on demand
+    """Return the one session of a region whose token service AWS's default chain asks; None: for keys that are given.
 
     It is botocore's: boto3 makes the same clients, and imports its transfer manager first, which is not used here.
     """

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from sandbox.process import ServerDidNotStart, marked, owner_mark
+from sandbox.process import ServerDidNotStart, launch, marked
 from sandbox.seed import FEATURES, history
 from sandbox.stage import TEMPLATE, AlreadyRunning, Stage
 from understudy.settings import load_settings
@@ -60,10 +60,14 @@ def test_a_server_that_does_not_come_up_ends_the_others_at_once(
     monkeypatch.setattr(
         Stage, "_start_moto", lambda self, place, _key, name: self._launch(place, name, ["sleep", "60"], lambda: False)
     )
+    log = tmp_path / "bystander.log"
+    bystander = launch(["sleep", "60"], name="not of the stage", log=log, ready=lambda: True)
     began = time.monotonic()
-    stage = Stage(tmp_path, prefect=False, passages=10)
+    stage = Stage(tmp_path / "stage", prefect=False, passages=10)
     with pytest.raises(ServerDidNotStart, match=r"No module named sandbox\.no"):
         stage.start_servers()
     assert time.monotonic() - began < 20
-    assert [] == marked(owner_mark())
-    Stage(tmp_path)._take_directory(print)
+    assert [] == marked(stage._mark)
+    assert bystander.running()
+    bystander.kill()
+    Stage(tmp_path / "stage")._take_directory(print)
