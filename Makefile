@@ -16,7 +16,7 @@ setup: $(STAMP)
 
 $(UV_HOME)/bin/uv:
 	@echo "setup: uv from the package index"
-	@$(PYTHON) -m venv $(UV_HOME) && $(UV_HOME)/bin/pip install -q uv
+	@$(PYTHON) -m venv $(UV_HOME) && $(UV_HOME)/bin/pip install -q --disable-pip-version-check uv
 
 $(STAMP): pyproject.toml uv.lock $(if $(findstring $(UV_HOME),$(UV)),$(UV_HOME)/bin/uv)
 	@echo "setup: the locked environment"

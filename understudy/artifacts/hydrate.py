@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from understudy.artifacts.catalog import find_manifest
 from understudy.artifacts.pointer import Pointer, ServedFile, encode_pointer, pointer_key, read_pointer
-from understudy.errors import Conflict, Corrupt, NotFound
+from understudy.errors import Conflict, Corrupt, NotFound, NotReady
 from understudy.objects.parts import pieces
 from understudy.report import Report, human_bytes, human_seconds, quiet
 from understudy.vault.sets import set_pinning
@@ -60,6 +60,7 @@ def hydrate(
         NotFound: the vault has no such model, version or revision.
         Corrupt: a byte in the vault is wrong; the sentence names pack, chunk and file, and nothing is served from it.
         Conflict: another run moved the pointer meanwhile.
+        NotReady: a new revision would overwrite files that are served, in a bucket that keeps no versions.
     """
     started = time.monotonic()
     if version is None and (pinned := set_pinning(vault, model)):
@@ -91,6 +92,7 @@ def hydrate(
                     served[file.path] = _served(file, info)
                 else:
                     missing.append(file)
+            _refuse_to_overwrite(target, manifest, before, {prefix + file.path for file in missing})
             bytes_read = _write_all(
                 vault, target, manifest, missing=missing, served=served, pool=pool, progress=progress
             )
@@ -104,6 +106,27 @@ def hydrate(
     report = _report(outcome, before, moved=moved, seconds=time.monotonic() - started)
     logger.info(report.sentence)
     return report
+
+
+def _refuse_to_overwrite(
+    target: ObjectStore, manifest: ArtifactManifest, before: Pointer | None, keys: set[str]
+) -> None:
+    """Refuse to write over the served files of an earlier revision where no version of them would be kept.
+
+    Until the pointer moves, instances load what it names; a kill in between would leave it naming what is gone.
+    """
+    if before is None or (before.version, before.revision) in (
+        (manifest.version, manifest.revision),
+        (manifest.version, None),
+    ):
+        return
+    overwritten = sorted(keys & {file.key for file in before.files})
+    if overwritten and not target.abilities.versions:
+        message = (
+            f"revision {manifest.revision} of {manifest.model} {manifest.version} would overwrite {overwritten[0]}, "
+            f"which {target.url} serves"
+        )
+        raise NotReady(message, hint="turn versioning on for that bucket, or upload the files as a new version")
 
 
 def verify_hydrated(vault: Vault, target: ObjectStore, model: str, *, progress: Progress = quiet) -> Report:

@@ -99,6 +99,25 @@ def compose(
         NotReady: something that belongs to the set is not in the vault yet, or nothing matches; earlier sets stand.
         Corrupt: a manifest is damaged.
     """
+    for _ in range(_COMPOSE_TRIES):
+        # The last set first: whoever is slower than another composer finds its number taken and looks at all again,
+        # so that a set made from older inputs never follows a newer one.
+        last = newest_set(vault, service)
+        composed = _compose(vault, service, last.sequence + 1 if last else 1, model=model, index=index, view=view)
+        if last and _content(last) == _content(composed):
+            return last
+        try:
+            vault.put_once(f"{SETS_PREFIX}{service}/{numbered(composed.sequence)}.json", to_json(_as_json(composed)))
+        except Conflict:
+            continue
+        return composed
+    message = f"{_COMPOSE_TRIES} other writers took the next set of {service}"
+    raise Conflict(message, hint="look for a run that repeats itself")
+
+
+def _compose(
+    vault: Vault, service: str, sequence: int, *, model: str | None, index: str | None, view: str | None
+) -> SetManifest:
     pinned_index, named = _newest_index(vault, service, index) if index else (None, None)
     name = model or named
     manifests = all_manifests(vault, name)
@@ -112,26 +131,14 @@ def compose(
         raise NotReady(message, next_command="understudy artifacts push")
     pinned_features = _newest_features(vault, service, view) if view else None
     chosen, held = _choose(service, manifests, pinned_index)
-    for _ in range(_COMPOSE_TRIES):
-        last = newest_set(vault, service)
-        sequence = last.sequence + 1 if last else 1
-        composed = SetManifest(
-            service=service,
-            sequence=sequence,
-            model=PinnedModel(chosen.model, chosen.version, chosen.revision, chosen.digest),
-            index=pinned_index,
-            features=pinned_features,
-            held=held,
-        )
-        if last and _content(last) == _content(composed):
-            return last
-        try:
-            vault.put_once(f"{SETS_PREFIX}{service}/{numbered(sequence)}.json", to_json(_as_json(composed)))
-        except Conflict:
-            continue
-        return composed
-    message = f"{_COMPOSE_TRIES} other writers took the next set of {service}"
-    raise Conflict(message, hint="look for a run that repeats itself")
+    return SetManifest(
+        service=service,
+        sequence=sequence,
+        model=PinnedModel(chosen.model, chosen.version, chosen.revision, chosen.digest),
+        index=pinned_index,
+        features=pinned_features,
+        held=held,
+    )
 
 
 def newest_set(vault: Vault, service: str) -> SetManifest | None:

@@ -15,7 +15,7 @@ from understudy.artifacts.hydrate import hydrate, verify_hydrated
 from understudy.artifacts.manifest import encode_manifest, manifest_key, model_digest
 from understudy.artifacts.pointer import read_pointer
 from understudy.artifacts.replicate import push
-from understudy.errors import Conflict, Corrupt, NotFound, Unreachable
+from understudy.errors import Conflict, Corrupt, NotFound, NotReady, Unreachable
 from understudy.objects.file import FileStore
 from understudy.objects.memory import MemoryStore
 from understudy.vault.store import open_vault, to_json
@@ -218,3 +218,19 @@ def test_a_pointer_that_an_instance_seeded_is_understood(vault, target):
     target.put("pointers/m.json", to_json(value))
     report = hydrate(vault, target, model="m", version="1")
     assert 0 == report.items_new
+
+
+def test_a_new_revision_never_overwrites_what_is_served_where_no_version_is_kept(tmp_path):
+    source = MemoryStore("source")
+    put_model(source, "1")
+    vault = open_vault(MemoryStore("vault"))
+    push(source, vault)
+    plain, versioned = FileStore(tmp_path), MemoryStore("versioned")
+    for target in (plain, versioned):
+        hydrate(vault, target, model="m")
+    put_model(source, "1", model_files(changed=3))
+    push(source, vault)
+    with pytest.raises(NotReady, match=r"revision 2 of m 1 would overwrite m/1/model\.safetensors"):
+        hydrate(vault, plain, model="m")
+    assert "sha256" in verify_hydrated(vault, plain, "m").proven
+    assert "changed" == hydrate(vault, versioned, model="m").verdict

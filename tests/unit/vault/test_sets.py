@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import pytest
 
+from tests.faults import FaultyStore
 from tests.models import model_files
 from understudy.artifacts.catalog import find_manifest
 from understudy.artifacts.replicate import push
 from understudy.errors import Corrupt, NotReady
 from understudy.objects.memory import MemoryStore
 from understudy.vault.sets import compose, newest_set, set_pinning
-from understudy.vault.store import open_vault, to_json
+from understudy.vault.store import Vault, open_vault, to_json
 
 
 @pytest.fixture
@@ -166,3 +167,27 @@ def test_a_vault_with_one_model_needs_no_name(vault):
     add_features(vault, 1)
     add_index(vault, 1, "1")
     assert "m" == compose(vault, "service", index="i", view="v").model.name
+
+
+def test_a_slower_composer_never_puts_an_older_set_after_a_newer_one(source, vault):
+    add_index(vault, 1, "1")
+    add_features(vault, 1)
+    composed(vault)
+    add_model(source, vault, "2", changed=1)
+
+    class Overtaken(FaultyStore):
+        """Another composer finishes while this one is about to write."""
+
+        def create(self, key, data):
+            if key.startswith("sets/") and not self.overtaken:
+                self.overtaken = True
+                add_index(vault, 2, "2")
+                composed(vault)
+            return super().create(key, data)
+
+    store = Overtaken(vault.store)
+    store.overtaken = False
+    composed(Vault(store))
+    assert store.overtaken
+    newest = newest_set(vault, "service")
+    assert ("2", 2) == (newest.model.version, newest.index.sequence)
