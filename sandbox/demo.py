@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from understudy import opening
 from understudy.errors import Corrupt, Refused, StoppedPartWay, UnderstudyError
+from understudy.failover.decide import refused
 from understudy.failover.plans import newest_plan
 from understudy.report import human_bytes, human_seconds
 
@@ -39,11 +40,13 @@ class Demo:
     watch: Watch
     killed_at: datetime
     pressed: float
+    failed: set[str]
 
     def __init__(self, stage: Stage, sabotage: Sabotage | None) -> None:
         self.stage = stage
         self.sabotage = sabotage
         self.step = 0
+        self.failed = set()
 
     def say(self, text: str) -> None:
         """Print one line below the current step."""
@@ -164,12 +167,14 @@ class Demo:
         self.head(f"failover to {away}")
         runs = self.runs
         planned = runs.follow(runs.start("plan-failover"), say=self.say)
-        if not planned.completed:
-            raise Refused(f"the plan was refused: {planned.message}")
-        self.pressed = time.monotonic()
         service = self.stage.settings.service
         register = opening.open_register(self.stage.settings)
         plan = newest_plan(register.store, service=service, now=register.now())
+        if not planned.completed:
+            gates = refused(plan.gates)
+            self.failed = {gate.name for gate in gates}
+            raise Refused(f"the plan was refused: {'; '.join(gate.sentence for gate in gates)}")
+        self.pressed = time.monotonic()
         run = runs.start("failover", plan=plan.id, confirm=service, reason="make demo")
         ended = runs.follow(run, say=self.say)
         if not ended.completed:
@@ -192,7 +197,9 @@ class Demo:
         (self.stage.directory / "proof.json").write_text(json.dumps(proof.json(), indent=1), encoding="utf-8")
         service = self.stage.settings.service
         self.runs.publish(f"failover-proof-{service}", f"# {ended.name}\n\n{proof.markdown()}")
-        return [row.name for row in proof.rows if not row.held]
+        self.failed = {row.name for row in proof.rows if not row.held}
+        missed = [f"the target of {row.component}" for row in proof.targets if not row.held]
+        return [*sorted(self.failed), *missed]
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -236,9 +243,18 @@ def main(arguments: list[str] | None = None) -> int:
             print("all is left running; next: make down")
         else:
             stage.stop()
-    if sabotage is not None and code:
-        print(f"the sabotage {sabotage.name} was caught", flush=True)
-    return code
+    return code if sabotage is None or code == 130 else judge_sabotage(sabotage, demo.failed, code)
+
+
+def judge_sabotage(sabotage: Sabotage, failed: set[str], code: int) -> int:
+    """Say whether a sabotage turned the proofs, or the gate, that it should; the exit code is never 0."""
+    wanted = ", ".join(sorted(sabotage.breaks))
+    if failed == sabotage.breaks:
+        print(f"CAUGHT: {sabotage.name} turned {wanted}, and nothing else", flush=True)
+        return code
+    found = ", ".join(sorted(failed)) or "nothing"
+    print(f"NOT CAUGHT AS IT SHOULD BE: {sabotage.name} turned {found}, expected {wanted}", flush=True)
+    return UnderstudyError.exit_code
 
 
 if __name__ == "__main__":

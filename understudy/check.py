@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from understudy import opening
 from understudy.errors import UnderstudyError
 from understudy.report import human_seconds
+from understudy.settings import longest_gap
 
 if TYPE_CHECKING:
     from understudy.service import Service
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 Trial = tuple[str, Callable[[], object]]
 HOME: SiteRole = "home"
 AWAY: SiteRole = "away"
-_DAY = timedelta(days=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class Finding:
 
 
 def check_schedules(settings: Settings, usual_seconds: dict[str, float] | None = None) -> list[Finding]:
-    """Return a finding a pair: its period and usual duration together must stay within the component's RPO.
+    """Return a finding a pair: its period and usual duration together must stay below the component's RPO.
 
     Args:
         settings: the config.
@@ -42,13 +42,13 @@ def check_schedules(settings: Settings, usual_seconds: dict[str, float] | None =
     for name, component in settings.components.items():
         for pair in component.pairs:
             what = f"schedule {pair.name}"
-            period = _DAY if isinstance(pair.every, str) else pair.every
+            period = longest_gap(pair.every)
             usual = timedelta(seconds=(usual_seconds or {}).get(pair.name, 0.0))
-            if component.rpo is not None and period + usual > component.rpo:
+            if component.rpo is not None and period + usual >= component.rpo:
                 words = (
                     f"every {human_seconds(period.total_seconds())} plus {human_seconds(usual.total_seconds())} "
-                    f"of work exceeds the RPO of {name}, {human_seconds(component.rpo.total_seconds())}; "
-                    "write a shorter period under every"
+                    f"of work reaches the RPO of {name}, {human_seconds(component.rpo.total_seconds())}; "
+                    "write a shorter period, or a second time of day, under every"
                 )
                 findings.append(Finding(what, ok=False, words=words))
             else:

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from understudy.errors import InvalidConfig
 
@@ -23,7 +23,7 @@ ComponentName = Literal["inference", "feature_store", "vector_index", "training"
 
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "ms": 0.001}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)")
-_CLOCK = re.compile(r"([01]\d|2[0-3]):([0-5]\d)")
+_CLOCKS = re.compile(r"([01]\d|2[0-3]):[0-5]\d(,\s*([01]\d|2[0-3]):[0-5]\d)*")
 
 
 def parse_duration(value: object) -> object:
@@ -45,10 +45,30 @@ def parse_target(value: object) -> object:
 
 
 def parse_every(value: object) -> object:
-    """A period (``30m``) or a time of day in UTC (``"02:00"``)."""
-    if isinstance(value, str) and _CLOCK.fullmatch(value.strip()):
-        return value.strip()
+    """A period (``30m``) or times of day in UTC (``"02:00"``, ``"02:00,14:00"``)."""
+    if isinstance(value, str) and _CLOCKS.fullmatch(value.strip()):
+        return ",".join(sorted({clock.strip() for clock in value.split(",")}))
     return parse_duration(value)
+
+
+def longest_gap(every: timedelta | str) -> timedelta:
+    """Return the longest time between two runs of a schedule."""
+    if isinstance(every, timedelta):
+        return every
+    minutes = [int(clock[:2]) * 60 + int(clock[3:]) for clock in every.split(",")]
+    following = [*minutes[1:], minutes[0] + 24 * 60]
+    return max(timedelta(minutes=after - before) for before, after in zip(minutes, following, strict=True))
+
+
+def check_url(value: object) -> object:
+    """Refuse a password inside a URL: it would be shown wherever the URL is."""
+    if (
+        isinstance(value, str)
+        and "://" in value
+        and ":" in value.partition("://")[2].rpartition("@")[0].partition("/")[0]
+    ):
+        raise ValueError("has a password in it; take it out and name it under password: env:NAME")
+    return value
 
 
 def check_reference(value: object) -> object:
@@ -59,10 +79,18 @@ def check_reference(value: object) -> object:
     return value
 
 
+def check_both(value: dict[SiteRole, str]) -> dict[SiteRole, str]:
+    """Refuse a mapping that names only one of the two sites."""
+    if set(value) != {"home", "away"}:
+        raise ValueError("names one site only; write both home and away")
+    return value
+
+
 Duration = Annotated[timedelta, BeforeValidator(parse_duration)]
 Target = Annotated[timedelta | None, BeforeValidator(parse_target)]
 Every = Annotated[timedelta | str, BeforeValidator(parse_every)]
 Reference = Annotated[str, BeforeValidator(check_reference)]
+Url = Annotated[str, BeforeValidator(check_url)]
 
 
 class _Strict(BaseModel):
@@ -78,7 +106,7 @@ class Access(_Strict):
     credentials: Reference | None = Field(
         default=None, description="env:VARIABLE or file:/path of a credentials file; absent: the cloud's own chain"
     )
-    endpoints: dict[str, str] = Field(
+    endpoints: dict[str, Url] = Field(
         default_factory=dict, description="API name (s3, dynamodb, route53, gcs, bigtable, compute) to URL or host:port"
     )
 
@@ -99,14 +127,14 @@ class Sites(_Strict):
 class VaultSettings(_Strict):
     """The vault that replication fills: one bucket at the away site, and one at home for the way back."""
 
-    url: str
-    home_url: str | None = None
+    url: Url
+    home_url: Url | None = None
 
 
 class RegisterSettings(Access):
     """The epoch and the leases: one small object with compare-and-set, in neither site."""
 
-    url: str
+    url: Url
     lease: Duration = Field(
         default=timedelta(seconds=15), description="writers stop when they could not renew for this long"
     )
@@ -124,10 +152,10 @@ class Pair(_Strict):
     """One thing at both sites."""
 
     name: str
-    home: str
-    away: str
+    home: Url
+    away: Url
     every: Every
-    offline: str | None = Field(default=None, description="features: the offline store at the home site")
+    offline: Url | None = Field(default=None, description="features: the offline store at the home site")
     password: Reference | None = None
 
 
@@ -147,7 +175,9 @@ class Traffic(Access):
     url: str = Field(description="route53://ZONE_ID/name.example.com")
     port: int = 443
     scheme: Literal["http", "https"] = "https"
-    addresses: dict[SiteRole, str] = Field(description="the load balancer of each site")
+    addresses: Annotated[dict[SiteRole, str], AfterValidator(check_both)] = Field(
+        description="the load balancer of each site"
+    )
     ttl_max: Duration = timedelta(seconds=60)
     ramp: tuple[int, ...] = (10, 50, 100)
     resolvers: tuple[str, ...] = Field(

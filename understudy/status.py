@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from understudy.report import human_seconds
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from datetime import datetime
 
-    from understudy.settings import ComponentName, Settings, SiteRole
+    from understudy.settings import Settings, SiteRole
 
-_NEXT: dict[ComponentName, str] = {
+#: A proof older than this says nothing about a standby that may have been damaged since.
+PROOF_DAYS_MAX = 7
+_COPY: dict[str, str] = {
     "feature_store": "understudy features push",
     "vector_index": "understudy vectors export",
     "training": "understudy artifacts push",
+}
+_VERIFY: dict[str, str] = {
+    "feature_store": "understudy features verify",
+    "vector_index": "understudy vectors verify",
+    "training": "understudy artifacts verify",
 }
 
 
@@ -55,8 +62,9 @@ class Status:
     def next_command(self) -> str:
         """The command that mends the first component that is not ok; empty when all are."""
         for row in self.rows if self.protected else ():
-            if row.verdict != "ok" and row.component in _NEXT:
-                return _NEXT[row.component]
+            mends = _VERIFY if row.verdict == "NOT PROVEN" else _COPY
+            if row.verdict != "ok" and row.component in mends:
+                return mends[row.component]
         return ""
 
     @property
@@ -109,7 +117,7 @@ def judge(
             verdict = "NEVER COPIED"
         elif target is not None and lag is not None and lag > target:
             verdict = "MISSED"
-        elif component.pairs and oldest is None:
+        elif component.pairs and (oldest is None or now - oldest[1] > timedelta(days=PROOF_DAYS_MAX)):
             verdict = "NOT PROVEN"
         elif rto is not None and rto > component.rto.total_seconds():
             verdict = "TOO SLOW"

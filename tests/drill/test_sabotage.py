@@ -60,7 +60,7 @@ class Drill:
 def command(stage: Stage, *arguments: str) -> Done:
     """Run the break-glass command as a person would: another process, and no Prefect anywhere."""
     line = [sys.executable, "-m", "understudy", "-c", str(stage.config), "--json", *arguments]
-    done = subprocess.run(line, capture_output=True, text=True, check=False, timeout=90)
+    done = subprocess.run(line, capture_output=True, text=True, check=False, timeout=90, stdin=subprocess.DEVNULL)
     return Done(done.returncode, json.loads(done.stdout))
 
 
@@ -147,6 +147,8 @@ def refused_gates(plan: Done) -> list[str]:
 def test_the_command_line_fails_over_with_no_prefect_anywhere(drill: Drill) -> None:
     away = drill.stage.settings.sites.away.name
     assert (0, "done", away) == (drill.failover.code, drill.failover.value["verdict"], drill.failover.value["target"])
+    unasked = command(drill.stage, "failover", "run", drill.plan.value["id"])
+    assert (4, "refused") == (unasked.code, unasked.value["error"]["kind"])
     again = command(drill.stage, "failover", "run", drill.plan.value["id"], "--yes")
     assert (0, "nothing") == (again.code, again.value["verdict"])
     followed = command(drill.stage, "failover", "status")

@@ -44,7 +44,12 @@ EXAMPLE: dict[str, Any] = {
             "rto": "4h",
             "rpo": "24h",
             "pairs": [
-                {"name": "models", "home": "s3://acme-models/", "away": "gs://acme-models-serving/", "every": "02:00"}
+                {
+                    "name": "models",
+                    "home": "s3://acme-models/",
+                    "away": "gs://acme-models-serving/",
+                    "every": "02:00,14:00",
+                }
             ],
         },
     },

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tests.unit.example import EXAMPLE, example
 from understudy.errors import InvalidConfig
-from understudy.settings import Settings, load_settings, other, parse_duration
+from understudy.settings import Settings, load_settings, longest_gap, other, parse_duration, parse_every
 
 
 def written(tmp_path, document):
@@ -31,7 +31,7 @@ def test_the_example_is_understood(tmp_path):
     settings = load_settings(written(tmp_path, EXAMPLE))
     assert timedelta(minutes=5) == settings.components["feature_store"].rpo
     assert settings.components["inference"].rpo is None
-    assert "02:00" == settings.pair("training").every
+    assert "02:00,14:00" == settings.pair("training").every
 
 
 def test_a_duration_without_a_unit_is_named_with_its_line_and_what_to_write(tmp_path):
@@ -52,6 +52,26 @@ def test_all_that_is_wrong_is_said_at_once(tmp_path):
     assert 4 == len(text.splitlines())
     for words in ("components.feature_store.rpo", "capacity.warm", "trafic: is not a setting", "vault: is missing"):
         assert words in text
+
+
+def test_a_password_in_a_url_is_refused_and_not_repeated(tmp_path):
+    for url in ("pgvector://u:hunter2@10.0.0.1/db?table=t", "redis://:hunter2@10.0.0.1"):
+        with pytest.raises(InvalidConfig) as caught:
+            load_settings(written(tmp_path, example(**{"components.vector_index.pairs.0.home": url})))
+        assert "has a password in it" in str(caught.value)
+        assert "hunter2" not in str(caught.value)
+
+
+def test_a_balancer_of_one_site_only_is_refused(tmp_path):
+    with pytest.raises(InvalidConfig, match="names one site only"):
+        load_settings(written(tmp_path, example(**{"traffic.addresses": {"home": "192.0.2.1"}})))
+
+
+@pytest.mark.parametrize(
+    ("every", "hours"), [("02:00", 24), ("02:00,14:00", 12), ("14:00, 02:00", 12), ("00:00,01:00,23:00", 22)]
+)
+def test_the_longest_gap_between_times_of_day_counts(every, hours):
+    assert timedelta(hours=hours) == longest_gap(parse_every(every))
 
 
 def test_a_secret_in_the_config_is_refused_and_not_repeated(tmp_path):

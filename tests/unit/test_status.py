@@ -47,6 +47,12 @@ def test_what_was_never_copied_or_never_proven_is_not_ok():
     assert "NOT PROVEN" == rows(proven=without)["training"].verdict
 
 
+def test_a_proof_of_last_month_is_none_and_the_next_command_makes_a_new_one():
+    old = rows(proven=PROVEN | {"products": ("digest", NOW - timedelta(days=30))})
+    assert "NOT PROVEN" == old["vector_index"].verdict
+    assert "understudy vectors verify" == status(rows=tuple(old.values())).next_command
+
+
 def test_a_failover_that_would_take_too_long_is_said_before_the_event():
     assert "TOO SLOW" == rows(predicted={"inference": 301.0})["inference"].verdict
     assert "ok" == rows(predicted={"inference": 299.0})["inference"].verdict

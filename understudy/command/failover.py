@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -97,6 +98,8 @@ def find_plan(service: Service, plan_id: str | None) -> Plan:
 
 def confirm(service: Service) -> None:
     """Ask for the service's name. Raises Refused when something else was typed, or nobody is there to type."""
+    if not sys.stdin.isatty():
+        raise Refused("nobody is at this terminal to type the service's name", hint="pass --yes to go on without it")
     typed = click.prompt(f"type {service.name} to go on", default="", show_default=False, err=True)
     if typed.strip() != service.name:
         raise Refused(
