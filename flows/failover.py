@@ -48,16 +48,20 @@ def failover(
             return not_confirmed(service)
         role = chosen.target
         catch_up = CatchUp(
-            hydrate_model=lambda: [
+            hydrate_model=lambda set_sequence: [
                 report
                 for pair in configured_pairs(config, "training")
-                for report in hydrate_artifacts(config, pair, role)
+                for report in hydrate_artifacts(config, pair, role, set_sequence)
             ],
-            rebuild_index=lambda: [
-                rebuild_index(config, pair, role) for pair in configured_pairs(config, "vector_index")
+            rebuild_index=lambda set_sequence: [
+                report
+                for pair in configured_pairs(config, "vector_index")
+                for report in rebuild_index(config, pair, role, set_sequence)
             ],
-            rebuild_features=lambda: [
-                rebuild_features(config, pair, role) for pair in configured_pairs(config, "feature_store")
+            rebuild_features=lambda set_sequence: [
+                report
+                for pair in configured_pairs(config, "feature_store")
+                for report in rebuild_features(config, pair, role, None, set_sequence)
             ],
         )
         outcome = run_engine(

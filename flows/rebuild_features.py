@@ -26,6 +26,6 @@ def rebuild_features(pairs: list[str] | None = None, as_of: datetime | None = No
 
     def work() -> list[Report]:
         names = configured_pairs(config, "feature_store", pairs or [])
-        return [rebuild(config, pair, None, as_of) for pair in names]
+        return [report for pair in names for report in rebuild(config, pair, None, as_of)]
 
     return concluded(work, key="features")

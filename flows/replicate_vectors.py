@@ -25,7 +25,7 @@ def replicate_vectors(pairs: list[str] | None = None, config: str = "") -> State
     def work() -> list[Report]:
         reports: list[Report] = []
         for pair in configured_pairs(config, "vector_index", pairs or []):
-            reports += [export_vectors(config, pair), rebuild_index(config, pair)]
+            reports += [export_vectors(config, pair), *rebuild_index(config, pair)]
         return reports
 
     return concluded(work, key="vectors")

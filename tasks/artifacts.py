@@ -16,7 +16,12 @@ def push_artifacts(config: str, pair: str) -> list[Report]:
 
 
 @scheduled_task("hydrate-{pair}")
-def hydrate_artifacts(config: str, pair: str, role: SiteRole | None = None) -> list[Report]:
-    """Bring a site's serving bucket to the model that the newest set pins."""
+def hydrate_artifacts(
+    config: str, pair: str, role: SiteRole | None = None, set_sequence: int | None = None
+) -> list[Report]:
+    """Bring a site's serving bucket to a set's model: a failover names site and set, and has it read back."""
     service = open_service(config or None)
-    return service.hydrate(service.settings.pair("training", pair), role=role)
+    chosen = service.settings.pair("training", pair)
+    if role is not None and set_sequence is not None:
+        return service.catch_up_models(chosen, role=role, set_sequence=set_sequence)
+    return service.hydrate(chosen, role=role, set_sequence=set_sequence)

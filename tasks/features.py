@@ -18,7 +18,16 @@ def replicate_offline(config: str, pair: str) -> Report:
 
 
 @scheduled_task("rebuild-{pair}")
-def rebuild_features(config: str, pair: str, role: SiteRole | None = None, as_of: datetime | None = None) -> Report:
-    """Rebuild a site's online store from the vault's offline store, proven by digest."""
+def rebuild_features(
+    config: str,
+    pair: str,
+    role: SiteRole | None = None,
+    as_of: datetime | None = None,
+    set_sequence: int | None = None,
+) -> list[Report]:
+    """Rebuild a site's online store from the vault's offline store; a failover has it read back."""
     service = open_service(config or None)
-    return service.rebuild_features(service.settings.pair("feature_store", pair), role=role, as_of=as_of)
+    chosen = service.settings.pair("feature_store", pair)
+    if role is not None and set_sequence is not None:
+        return service.catch_up_features(chosen, role=role)
+    return [service.rebuild_features(chosen, role=role, as_of=as_of)]

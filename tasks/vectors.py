@@ -16,7 +16,12 @@ def export_vectors(config: str, pair: str) -> Report:
 
 
 @scheduled_task("rebuild-{pair}")
-def rebuild_index(config: str, pair: str, role: SiteRole | None = None) -> Report:
-    """Rebuild a site's index from the vault, prove it, swap it in."""
+def rebuild_index(
+    config: str, pair: str, role: SiteRole | None = None, set_sequence: int | None = None
+) -> list[Report]:
+    """Rebuild a site's index from the vault, prove it, swap it in; a failover names site and set."""
     service = open_service(config or None)
-    return service.rebuild_index(service.settings.pair("vector_index", pair), role=role)
+    chosen = service.settings.pair("vector_index", pair)
+    if role is not None and set_sequence is not None:
+        return service.catch_up_index(chosen, role=role, set_sequence=set_sequence)
+    return [service.rebuild_index(chosen, role=role, set_sequence=set_sequence)]

@@ -15,14 +15,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from understudy import opening
-from understudy.errors import NotFound, NotReady, Refused, Unreachable
+from understudy.errors import Conflict, NotFound, NotReady, Refused
+from understudy.failover.guard import GuardedStore, read_register, read_unheld
 from understudy.report import Progress, Report, quiet
 from understudy.settings import Pair, Settings, SiteRole, load_settings, other, split_url
 from understudy.vault.pointers import proven_key, watermark_key
 from understudy.vault.store import Vault, open_vault
 
 if TYPE_CHECKING:
-    from understudy.failover.register import Register
+    from understudy.failover.register import Register, State
     from understudy.failover.world import CatchUp, World
     from understudy.features.interface import OnlineStore
     from understudy.objects.interface import ObjectStore
@@ -61,32 +62,37 @@ class Service:
         Raises:
             Refused: the register cannot be read; without it nobody may say which way to copy.
         """
-        try:
-            return self.register.read().active
-        except (Unreachable, NotFound) as error:
-            raise Refused(
-                f"the register {self.settings.register_.url} cannot be read, so nothing is copied",
-                hint=f"bring it back, then run this again ({error.message})",
-            ) from error
+        return read_register(self.register).active
 
     def standby(self) -> SiteRole:
         """Return the site that is not active. Raises Refused like ``active``."""
         return other(self.active())
 
-    def replicates_from(self, pair: Pair) -> SiteRole:
-        """Return the source of a pair's replication: the active site, if the vault stands at the other one.
+    def replicates_from(self, pair: Pair) -> tuple[SiteRole, Vault]:
+        """Return the source of a pair's replication, and the vault for it, which shows nothing after a claim.
+
+        The source is the active site, if the vault stands at the other one.
 
         Raises:
-            Refused: the vault stands at the active site itself; filling it from there would protect nothing.
+            Refused: a commander holds the epoch; or the vault stands at the active site itself, and filling it from
+                there would protect nothing.
         """
-        source = self.active()
-        if source == "away":
+        state = read_unheld(self.register)
+        if state.active == "away":
             raise Refused(
                 f"{self.settings.sites.away.name} is active and holds the vault itself, so {pair.name} is not copied",
                 hint="the service is unprotected until the other site is rebuilt",
                 next_command="understudy status",
             )
-        return source
+        return state.active, self._guarded(state)
+
+    def _guarded(self, state: State) -> Vault:
+        """Return the vault for a copy that began when the register was ``state``."""
+        return Vault(GuardedStore(self.vault.store, self.register, state))
+
+    def _work_at(self, role: SiteRole | None) -> SiteRole:
+        """Return the site of a rebuild: the one asked for, else the standby while nobody holds the epoch."""
+        return role or other(read_unheld(self.register).active)
 
     def models(self, pair: Pair, role: SiteRole) -> ObjectStore:
         """Open the bucket that holds a site's models."""
@@ -116,24 +122,41 @@ class Service:
         """Send new and changed model versions into the vault, then pin what belongs together."""
         from understudy.artifacts.replicate import push
 
-        source = self.models(pair, self.replicates_from(pair))
+        role, vault = self.replicates_from(pair)
+        source = self.models(pair, role)
         watermark = source.now()
-        reports = push(source, self.vault, model=model, progress=progress)
+        reports = push(source, vault, model=model, progress=progress)
         if model is None and all(report.verdict != "held" for report in reports):
-            self._move_watermark("training", pair, watermark)
-        pinned = self.compose_set()
+            _move_watermark(vault, "training", pair, watermark)
+        pinned = self._compose(vault)
         return [self._as_served(report, pinned) for report in reports]
 
     def hydrate(
-        self, pair: Pair, *, role: SiteRole | None = None, model: str | None = None, progress: Progress = quiet
+        self,
+        pair: Pair,
+        *,
+        role: SiteRole | None = None,
+        model: str | None = None,
+        set_sequence: int | None = None,
+        progress: Progress = quiet,
     ) -> list[Report]:
-        """Bring a site's serving bucket to the model that the newest set pins (role None: the standby)."""
+        """Bring a site's serving bucket to the model that a set pins (role None: the standby; set None: the newest).
+
+        Raises:
+            Refused: no role was named, and a commander holds the epoch.
+        """
         from understudy.artifacts.hydrate import hydrate
 
-        site = role or self.standby()
+        site = self._work_at(role)
         target = self.models(pair, site)
         names = [model] if model else self._models_in_vault()
-        reports = [hydrate(self.vault, target, model=name, progress=progress) for name in names]
+        pinned = self._set(set_sequence).model if set_sequence is not None else None
+        reports = []
+        for name in names:
+            version, revision = (pinned.version, pinned.revision) if pinned and pinned.name == name else (None, None)
+            reports.append(
+                hydrate(self.vault, target, model=name, version=version, revision=revision, progress=progress)
+            )
         self._record_work(site, pair, reports)
         return reports
 
@@ -141,21 +164,35 @@ class Service:
         """Export the active site's index into the vault, then pin what belongs together."""
         from understudy.vectors.export import export
 
-        source = self.index(pair, self.replicates_from(pair))
+        role, vault = self.replicates_from(pair)
         report = export(
-            source, self.vault, index=pair.name, deletes_max=self.settings.limits.deletes_max, progress=progress
+            self.index(pair, role),
+            vault,
+            index=pair.name,
+            deletes_max=self.settings.limits.deletes_max,
+            progress=progress,
         )
-        self.compose_set()
+        self._compose(vault)
         return report
 
-    def rebuild_index(self, pair: Pair, *, role: SiteRole | None = None, progress: Progress = quiet) -> Report:
-        """Rebuild a site's index from the vault (role None: the standby)."""
+    def rebuild_index(
+        self,
+        pair: Pair,
+        *,
+        role: SiteRole | None = None,
+        set_sequence: int | None = None,
+        progress: Progress = quiet,
+    ) -> Report:
+        """Rebuild a site's index as a set pins it from the vault (role None: the standby; set None: the newest).
+
+        Raises:
+            Refused: no role was named, and a commander holds the epoch; or more rows would vanish than may.
+        """
         from understudy.vectors.rebuild import rebuild
 
-        site = role or self.standby()
+        site = self._work_at(role)
         target = self.index(pair, site)
-        pinned = self.newest_set()
-        sequence = pinned.index.sequence if pinned and pinned.index and pinned.index.name == pair.name else None
+        sequence = self._pinned_sequence(pair, set_sequence)
         report = rebuild(
             self.vault,
             target,
@@ -171,9 +208,9 @@ class Service:
         """Copy the active site's offline feature store into the vault, then pin what belongs together."""
         from understudy.features.replicate import replicate_offline
 
-        source = self.offline(pair, self.replicates_from(pair))
-        report = replicate_offline(source, self.vault, view=pair.name)
-        self.compose_set()
+        role, vault = self.replicates_from(pair)
+        report = replicate_offline(self.offline(pair, role), vault, view=pair.name)
+        self._compose(vault)
         return report
 
     def rebuild_features(
@@ -184,10 +221,14 @@ class Service:
         as_of: datetime | None = None,
         progress: Progress = quiet,
     ) -> Report:
-        """Rebuild a site's online store from the vault's offline store (role None: the standby)."""
+        """Rebuild a site's online store from the vault's offline store (role None: the standby).
+
+        Raises:
+            Refused: no role was named, and a commander holds the epoch; or more values would vanish than may.
+        """
         from understudy.features.rebuild import rebuild
 
-        site = role or self.standby()
+        site = self._work_at(role)
         report = rebuild(
             self.vault,
             self.online(pair, site),
@@ -198,6 +239,51 @@ class Service:
         )
         self._record_work(site, pair, [report])
         return report
+
+    # ------------------------------------------------------------------ what a failover runs
+
+    def catch_up_models(self, pair: Pair, *, role: SiteRole, set_sequence: int) -> list[Report]:
+        """Hydrate a site to a set, then read back what it serves: no traffic before that is proven.
+
+        Raises:
+            Corrupt: what is served differs from the vault's.
+            Conflict: another run made the site serve something else meanwhile.
+        """
+        pinned = self._set(set_sequence).model
+        reports = self.hydrate(pair, role=role, set_sequence=set_sequence)
+        read_back = self.verify_models(pair, role=role)
+        for report in read_back:
+            if report.name == pinned.name:
+                found = report.version, report.details.get("revision"), report.details.get("digest")
+                if found != (pinned.version, pinned.revision, pinned.digest):
+                    raise _not_of_set(report, set_sequence, pinned.version)
+        return [*reports, *read_back]
+
+    def catch_up_index(self, pair: Pair, *, role: SiteRole, set_sequence: int) -> list[Report]:
+        """Rebuild a site's index to a set; read it back, unless the rebuild has just proven the whole by digest.
+
+        Raises:
+            Corrupt: what is served differs from the vault's.
+            Conflict: another run made the site serve another sequence meanwhile.
+        """
+        report = self.rebuild_index(pair, role=role, set_sequence=set_sequence)
+        if _just_proven(report):
+            return [report]
+        read_back = self.verify_index(pair, role=role)
+        if read_back.version != report.version:
+            raise _not_of_set(read_back, set_sequence, report.version)
+        return [report, read_back]
+
+    def catch_up_features(self, pair: Pair, *, role: SiteRole) -> list[Report]:
+        """Rebuild a site's online store; read it back, unless the rebuild has just proven the whole by digest.
+
+        Features flow on under one schema: the newest that is replicated is brought, whichever the set.
+
+        Raises:
+            Corrupt: what is online differs from the offline truth.
+        """
+        report = self.rebuild_features(pair, role=role)
+        return [report] if _just_proven(report) else [report, self.verify_features(pair, role=role)]
 
     # ------------------------------------------------------------------ what is read back
 
@@ -278,7 +364,7 @@ class Service:
 
         Args:
             target: the site that is to become active.
-            catch_up: how the target is brought up to the newest set; None calls this service's own methods.
+            catch_up: how the target is brought up to the plan's set; None calls this service's own methods.
         """
         from understudy.failover.world import FrontDoor, World
 
@@ -299,9 +385,19 @@ class Service:
         from understudy.failover.world import CatchUp
 
         return CatchUp(
-            hydrate_model=lambda: [r for pair in self.pairs("training") for r in self.hydrate(pair, role=target)],
-            rebuild_index=lambda: [self.rebuild_index(pair, role=target) for pair in self.pairs("vector_index")],
-            rebuild_features=lambda: [self.rebuild_features(pair, role=target) for pair in self.pairs("feature_store")],
+            hydrate_model=lambda sequence: [
+                report
+                for pair in self.pairs("training")
+                for report in self.catch_up_models(pair, role=target, set_sequence=sequence)
+            ],
+            rebuild_index=lambda sequence: [
+                report
+                for pair in self.pairs("vector_index")
+                for report in self.catch_up_index(pair, role=target, set_sequence=sequence)
+            ],
+            rebuild_features=lambda _sequence: [
+                report for pair in self.pairs("feature_store") for report in self.catch_up_features(pair, role=target)
+            ],
         )
 
     def pairs(self, component: ComponentName) -> tuple[Pair, ...]:
@@ -312,14 +408,24 @@ class Service:
     # ------------------------------------------------------------------ sets and pointers
 
     def compose_set(self) -> SetManifest | None:
-        """Pin the newest model, index and features that belong together; None while one of them is missing."""
+        """Pin the newest model, index and features that belong together; None while one of them is missing.
+
+        A service without an index or features pins what it has.
+
+        Raises:
+            Refused: a commander holds the epoch.
+        """
+        return self._compose(self._guarded(read_unheld(self.register)))
+
+    def _compose(self, vault: Vault) -> SetManifest | None:
         from understudy.vault.sets import compose
 
         index, view = self._first_pair("vector_index"), self._first_pair("feature_store")
-        if index is None or view is None:
+        if index is None and len(names := self._models_in_vault()) > 1:
+            logger.info("no set of %s: without an index nothing says which of %s it serves", self.name, names)
             return None
         try:
-            return compose(self.vault, self.name, index=index.name, view=view.name)
+            return compose(vault, self.name, index=index.name if index else None, view=view.name if view else None)
         except (NotFound, NotReady) as incomplete:
             logger.info("%s", incomplete)
             return None
@@ -329,6 +435,16 @@ class Service:
         from understudy.vault.sets import newest_set
 
         return newest_set(self.vault, self.name)
+
+    def _set(self, sequence: int) -> SetManifest:
+        from understudy.vault.sets import read_set
+
+        return read_set(self.vault, self.name, sequence)
+
+    def _pinned_sequence(self, pair: Pair, set_sequence: int | None) -> int | None:
+        """Return which sequence of an index a set pins (None: the newest set); None when it pins none."""
+        pinned = self.newest_set() if set_sequence is None else self._set(set_sequence)
+        return pinned.index.sequence if pinned and pinned.index and pinned.index.name == pair.name else None
 
     def _models_in_vault(self) -> list[str]:
         return sorted({info.key.split("/")[1] for info in self.vault.store.list("artifacts/")})
@@ -347,15 +463,6 @@ class Service:
 
     def _first_pair(self, component: ComponentName) -> Pair | None:
         return next(iter(self.pairs(component)), None)
-
-    def _move_watermark(self, component: ComponentName, pair: Pair, watermark: datetime) -> None:
-        """Move a pair's watermark forward; a slower run that began earlier never moves it back."""
-
-        def forward(found: dict[str, str] | None) -> dict[str, str]:
-            stood = datetime.fromisoformat(found["watermark"]) if found else None
-            return {"watermark": max(watermark, stood or watermark).isoformat()}
-
-        self.vault.move_pointer(watermark_key(component, pair.name), forward)
 
     def _record_work(self, role: SiteRole, pair: Pair, reports: list[Report]) -> None:
         """Keep by what a rebuild was proven; one that found nothing to do has proven nothing anew."""
@@ -378,6 +485,28 @@ class Service:
                 sentence = f"{report.sentence}; held: {item.reason}"
                 return replace(report, verdict="held", sentence=sentence)
         return report
+
+
+def _move_watermark(vault: Vault, component: ComponentName, pair: Pair, watermark: datetime) -> None:
+    """Move a pair's watermark forward; a slower run that began earlier never moves it back."""
+
+    def forward(found: dict[str, str] | None) -> dict[str, str]:
+        stood = datetime.fromisoformat(found["watermark"]) if found else None
+        return {"watermark": max(watermark, stood or watermark).isoformat()}
+
+    vault.move_pointer(watermark_key(component, pair.name), forward)
+
+
+def _just_proven(report: Report) -> bool:
+    """Whether a rebuild read back all that it wrote; one that found nothing to do has read nothing."""
+    return report.verdict == "changed" and report.proven.startswith("digest")
+
+
+def _not_of_set(report: Report, set_sequence: int, wanted: str) -> Conflict:
+    return Conflict(
+        f"{report.name} serves {report.version} when read back, set {set_sequence} pins {wanted}",
+        hint="another run changes what is served there; find out which",
+    )
 
 
 def state_directory() -> Path:

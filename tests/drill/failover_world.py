@@ -39,7 +39,10 @@ if TYPE_CHECKING:
 LEASE = 0.2
 MARGIN = 0.05
 HOME, AWAY = "192.0.2.1", "192.0.2.2"
-PACE = Pace(hold_seconds=0.6, effect_seconds=0.1, poll_seconds=0.01, door_seconds=2, watch_times=2, watch_seconds=2)
+PACE = Pace(
+    hold_seconds=0.6, effect_seconds=0.1, poll_seconds=0.01, door_seconds=2, watch_times=2, watch_seconds=2,
+    catch_up_seconds=0.3,
+)  # fmt: skip
 
 
 class Moments:
@@ -225,8 +228,8 @@ def open_world(folder: Path, moment: Callable[[], None] = lambda: None) -> World
     """Open the world of a folder, as a process that may be killed at a moment."""
     files = Files(folder / "outside", moment)
 
-    def catch_up(name: str) -> Callable[[], Report]:
-        def call() -> Report:
+    def catch_up(name: str) -> Callable[[int], Report]:
+        def call(_set_sequence: int) -> Report:
             if files.read(name) == "new":
                 return Report(noun=name, name=name, verdict="unchanged", sentence=f"{name}: nothing to do")
             files.effect(name, name, "new")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import struct
+import subprocess
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -16,6 +18,7 @@ from flows.failover import failover
 from flows.plan_failover import plan_failover
 from flows.replicate_artifacts import replicate_artifacts
 from flows.replicate_offline import replicate_offline
+from tasks.house import best_effort
 from tests.unit.example import example
 from tests.unit.failover.situation import settings as situation_settings
 from tests.unit.failover.situation import situation
@@ -125,6 +128,34 @@ def test_a_plan_for_dead_endpoints_says_so_in_a_state(config):
     state = plan_failover(site="mars", config=str(config), return_state=True)
     assert "Bad config" == state.name
     assert "there is no site 'mars'" in state.message
+
+
+def test_the_failover_ends_with_the_prefect_server_dead_since_its_first_step(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.flows.dead_server", str(tmp_path)],
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+    left = json.loads(done.stdout) if done.stdout else done.stderr[-3000:]
+    assert left["killed"], left
+    assert {"home": 0, "away": 100} == left["traffic"], left
+    assert ("away", True, False) == (left["active"], left["writes"], left["held"])
+    assert left["plan"]
+    assert "pointers/minilm.json" in left["served"]
+    assert "ConnectError" in left["ended"], "the server was not dead at the end, so this proves nothing"
+    assert left["seconds"] < 60
+
+
+def test_what_only_shows_something_is_left_behind_after_two_seconds(caplog):
+    began = time.monotonic()
+    with caplog.at_level("WARNING", logger="understudy.prefect"):
+        assert not best_effort(lambda: time.sleep(30), "showing the page")
+    assert 1.9 < time.monotonic() - began < 4
+    assert "showing the page took longer than 2 s; going on without it" in caplog.text
+    assert best_effort(lambda: None, "showing the page")
+    assert not best_effort(lambda: 1 / 0, "showing the page")
 
 
 def test_the_failover_form_explains_every_field():

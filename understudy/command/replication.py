@@ -170,7 +170,7 @@ def verify_vectors(ctx: Context, pair: str | None, site: str | None) -> None:
 
 @click.group()
 def features() -> None:
-    """Features: push the offline store, rebuild the online one, verify."""
+    """Features: push the offline store, rebuild the online one, verify, retire a dead writer."""
 
 
 @features.command("push")
@@ -206,3 +206,18 @@ def verify_features(ctx: Context, pair: str | None, site: str | None) -> None:
     service, chosen = _open(ctx, "feature_store", pair)
     role = service.settings.role_of(site) if site else None
     ctx.screen.reports([service.verify_features(chosen, role=role)], empty="")
+
+
+@features.command("retire")
+@click.argument("pair")
+@click.argument("writer")
+@click.pass_obj
+def retire_writer(ctx: Context, pair: str, writer: str) -> None:
+    """Say that WRITER of PAIR's event log is gone for good: it no longer holds the watermark back.
+
+    Refused while it gives signs of life. Its rows stay. One that comes back after all counts as open again.
+    """
+    from understudy.features.log import retire
+
+    service, chosen = _open(ctx, "feature_store", pair)
+    ctx.screen.reports([retire(service.offline(chosen, service.active()), writer)], empty="")

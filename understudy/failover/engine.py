@@ -153,8 +153,7 @@ class _Engine:
         )
         ours = state.epoch == self.epoch and state.holder is not None and state.holder.plan == self.plan.id
         if ours:
-            claim = self._take_over()
-            return self._hold(claim, acceptances)
+            return self._hold(self._surely(self._take_over), acceptances)
         finished = state.finished or {}
         if state.holder is None and state.epoch == self.epoch and finished.get("plan") == self.plan.id:
             if "aborted" in finished:
@@ -168,7 +167,8 @@ class _Engine:
                 seconds=0.0,
             )
         self._check(state, acceptances)
-        return self._hold(self._claim(acceptances), acceptances)
+        self._begin(acceptances)
+        return self._hold(self._surely(self._claim), acceptances)
 
     # ------------------------------------------------------------------ before anything is changed
 
@@ -191,8 +191,8 @@ class _Engine:
             hint = f"mend it, or take the risk by name: {accept}" if accept else "mend it, then make a new plan"
             raise Refused(message, hint=hint, next_command="understudy failover plan")
 
-    def _claim(self, acceptances: Acceptances) -> Claim:
-        """Journal the intent where it outlives this process, then claim. Raises Refused, HeldByAnother."""
+    def _begin(self, acceptances: Acceptances) -> None:
+        """Journal the intent where it outlives this process. Raises Refused."""
         try:
             self.journal.open()
         except StoppedPartWay as error:
@@ -200,6 +200,9 @@ class _Engine:
         intent = {"plan": self.plan.model_dump(mode="json"), "acceptances": acceptances.model_dump(mode="json")}
         self.journal.begin("claim", intent)
         self._say("validate", "claim", "began", f"claiming epoch {self.epoch}")
+
+    def _claim(self) -> Claim:
+        """Claim the epoch. Raises Refused, HeldByAnother."""
         return self.world.register.claim(
             self.plan.epoch,
             who=self.who,
@@ -208,6 +211,27 @@ class _Engine:
             target=self.plan.target,
             seconds=self.pace.hold_seconds,
         )
+
+    def _surely(self, take: Callable[[], Claim]) -> Claim:
+        """Take the epoch, or say that it may be taken: an answer that is lost does not undo the commit before it.
+
+        Raises:
+            Refused: it was not taken; HeldByAnother: someone else has it.
+            StoppedPartWay: nobody knows here; the same call resumes.
+        """
+        try:
+            return take()
+        except (Refused, HeldByAnother):
+            raise
+        except Exception as error:
+            why = error.message if isinstance(error, UnderstudyError) else repr(error)
+            self._say("validate", "claim", "stopped", why, seconds=time.monotonic() - self.started)
+            message = f"epoch {self.epoch} may be claimed, and then writes are off at both sites: {why}"
+            raise StoppedPartWay(
+                message,
+                hint="the same command resumes, or finds that nothing was claimed",
+                next_command=f"understudy failover run {self.plan.id}",
+            ) from error
 
     def _take_over(self) -> Claim:
         """Resume our plan once its holder's hold has lapsed. Raises HeldByAnother at once when that is someone else."""

@@ -107,6 +107,7 @@ def read_pinned(vault: Vault, service: str) -> Pinned | None:
         version=str(model["version"]),
         digest=str(model.get("digest", "")),
         index=str(index["name"]) if index else None,
+        index_sequence=int(index["sequence"]) if index else None,
         view=str(features["view"]) if features else None,
         missing=tuple(key for key in keys if not _is_there(vault, key)),
         held=tuple(f"{each['model']} {each['version']} is held: {each['reason']}" for each in found.get("held", [])),

@@ -51,7 +51,7 @@ class Pinned:
     Attributes:
         sequence: of the set.
         model: its name; ``version`` is its label at the source, ``digest`` over its files.
-        index: its name; None when the service has none.
+        index: its name; None when the service has none. ``index_sequence`` is which export of it.
         view: the feature view; None when the service has none.
         missing: keys that the set names and the vault does not have.
         held: sentences about what is newer and not served.
@@ -62,6 +62,7 @@ class Pinned:
     version: str
     digest: str = ""
     index: str | None = None
+    index_sequence: int | None = None
     view: str | None = None
     missing: tuple[str, ...] = ()
     held: tuple[str, ...] = ()

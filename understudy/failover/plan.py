@@ -178,13 +178,16 @@ def _actions(observed: Observed, settings: Settings, margin: float) -> Iterator[
         yield Action(
             id="model", kind="model", stage="validate", sentence=f"hydrate {pinned.model} {pinned.version}",
             seconds=took("model"), depends_on=("vault",),
-            parameters={"model": pinned.model, "version": pinned.version, "digest": pinned.digest},
+            parameters={
+                "set": pinned.sequence, "model": pinned.model, "version": pinned.version, "digest": pinned.digest,
+            },
         )  # fmt: skip
         if pinned.index:
             caught_up += took("index")
             yield Action(
                 id="index", kind="index", stage="validate", sentence=f"rebuild index {pinned.index}",
-                seconds=took("index"), parameters={"index": pinned.index}, depends_on=("vault",),
+                seconds=took("index"), depends_on=("vault",),
+                parameters={"set": pinned.sequence, "index": pinned.index, "sequence": pinned.index_sequence},
             )  # fmt: skip
     longest = observed.state.longest_lease(observed.source)
     yield Action(
@@ -196,7 +199,7 @@ def _actions(observed: Observed, settings: Settings, margin: float) -> Iterator[
     if pinned is not None and pinned.view:
         yield Action(
             id="features", kind="features", stage="validate", sentence=f"rebuild {pinned.view}",
-            seconds=took("features"), parameters={"view": pinned.view}, depends_on=("vault",),
+            seconds=took("features"), parameters={"set": pinned.sequence, "view": pinned.view}, depends_on=("vault",),
         )  # fmt: skip
     size, running = (observed.group.size, observed.group.running) if observed.group else (0, 0)
     full = settings.capacity.full

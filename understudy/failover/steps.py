@@ -35,6 +35,7 @@ class Pace:
         door_seconds: in which the target's front door must answer before it gets traffic.
         watch_times: good rounds in a row that confirm the cutover.
         watch_seconds: beyond the records' TTL, in which the cutover must be confirmed.
+        catch_up_seconds: in which a catch-up that meets another rebuild, or a store that does not answer, must get on.
     """
 
     hold_seconds: float = 15.0
@@ -43,6 +44,7 @@ class Pace:
     door_seconds: float = 60.0
     watch_times: int = 5
     watch_seconds: float = 120.0
+    catch_up_seconds: float = 600.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +64,7 @@ class Run:
 
 
 _TELL_SECONDS = 5.0  # between two lines about the same wait
+_RETRY_SECONDS_MAX = 5.0  # between two tries of a catch-up
 
 
 class Step(Protocol):
@@ -165,19 +168,36 @@ class FenceStep(_Step):
 
 
 class CatchUpStep(_Step):
-    """Runs one of the caller's catch-up functions; what it returns was verified by itself."""
+    """Runs one of the caller's catch-up functions; what it returns was verified by itself.
+
+    A scheduled rebuild that was under way at the claim may still hold its lock: it ends by itself, and is waited for.
+    """
 
     def __init__(self, name: str) -> None:
         self._name = name
 
-    def do(self, run: Run, action: Action) -> dict[str, Any]:  # noqa: ARG002
-        """Call it and keep its reports."""
-        called: Callable[[], Report | Sequence[Report]] = getattr(run.world.catch_up, self._name)
-        result = called()
+    def do(self, run: Run, action: Action) -> dict[str, Any]:
+        """Call it with the plan's set and keep its reports."""
+        result = self._call(run, int(action.parameters["set"]))
         reports = [result] if isinstance(result, Report) else list(result)
         for report in reports:
             run.tell(report.sentence)
         return {"reports": [report.as_json() for report in reports]}
+
+    def _call(self, run: Run, sequence: int) -> Report | Sequence[Report]:
+        called: Callable[[int], Report | Sequence[Report]] = getattr(run.world.catch_up, self._name)
+        deadline, wait = time.monotonic() + run.pace.catch_up_seconds, run.pace.poll_seconds
+        while True:
+            try:
+                return called(sequence)
+            except (Conflict, Transient) as error:
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    raise
+                run.tell(f"{error.message}; tried again for {human_seconds(left)} at most")
+            time.sleep(min(wait, left))
+            wait = min(wait * 2, _RETRY_SECONDS_MAX)
+            run.hold.check()
 
 
 class ShiftStep(_Seen):

@@ -37,14 +37,16 @@ class Outside(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CatchUp:
-    """What brings the target to the newest set, passed in by the caller: plain functions, or Prefect's tasks.
+    """What brings the target to a set, passed in by the caller: plain functions, or Prefect's tasks.
 
-    Each may be called again after a kill, finds what is done already, and proves what it did before it returns.
+    Each takes the sequence of the set that the plan names, so that all bring the same one whatever is composed
+    meanwhile. It may be called again after a kill, finds what is done already, and proves what the target now has
+    before it returns.
     """
 
-    hydrate_model: Callable[[], Report | Sequence[Report]]
-    rebuild_index: Callable[[], Report | Sequence[Report]]
-    rebuild_features: Callable[[], Report | Sequence[Report]]
+    hydrate_model: Callable[[int], Report | Sequence[Report]]
+    rebuild_index: Callable[[int], Report | Sequence[Report]]
+    rebuild_features: Callable[[int], Report | Sequence[Report]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -123,6 +123,7 @@ class Pointer:
         digest: hex BLAKE3 over the truth that was read back; after a catch-up chained with what that wrote.
         cells: values (tombstones not counted) in the truth of the last full rebuild.
         set_aside: rows that were left out because their event time lay far in the future.
+        set_aside_from_us: the least event time of these (microseconds); they count when the limit reaches it.
         carry_from: the generation whose late live writes are still to be carried over; None when done.
         carry_since_us: created time from which on they count.
     """
@@ -136,6 +137,7 @@ class Pointer:
     digest: str = ""
     cells: int = 0
     set_aside: int = 0
+    set_aside_from_us: int = 0
     carry_from: int | None = None
     carry_since_us: int = 0
 

@@ -1,7 +1,8 @@
 """The live event log: every online write, appended to the offline store in small Parquet objects, in order.
 
 A write may be acknowledged when the online store and this log both have it. ``writers/<writer>.json`` says through
-which moment everything is in the log, also when nothing is written: that is what the watermark is made of.
+which moment everything is in the log, also when nothing is written: that is what the watermark is made of. A writer
+that died without closing holds it back until a person says that it is gone: ``retire``.
 """
 
 from __future__ import annotations
@@ -12,25 +13,29 @@ import logging
 import threading
 import time
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from understudy.errors import Conflict, Refused, Transient, UnderstudyError, Unreachable
+from understudy.errors import Conflict, Corrupt, NotFound, Refused, Transient, UnderstudyError, Unreachable
 from understudy.features.offline import LOG, LOG_SCHEMA, WRITERS
+from understudy.features.plan import SILENT_AFTER, WriterState
+from understudy.report import Report, human_seconds
 from understudy.vault.store import numbered
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from understudy.features.interface import Cell
-    from understudy.objects.interface import ObjectStore
+    from understudy.objects.interface import ObjectInfo, ObjectStore
 
 logger = logging.getLogger("understudy.features")
 
 _WAIT_SECONDS_MIN = 0.05
 _WAIT_SECONDS_MAX = 2.0
+_HEARTBEAT_TRIES = 10
+_NAMED = 5
 
 
 class _Batch:
@@ -47,6 +52,10 @@ class LogWriter:
     """Appends cells to ``log/<writer>/<n>.parquet`` by group commit: one thread, one object a flush, in order.
 
     Two live writers must not share a name: the second one's objects would be refused, and its appends fail.
+
+    A writer that was retired while it was only paused or cut off finds that out at its next heartbeat, which is a
+    compare-and-set: it says so in the log of its process and counts as open again. Nothing of it is lost meanwhile,
+    because a row is acknowledged after its object is in the store, and every replication lists all objects.
     """
 
     def __init__(
@@ -84,6 +93,7 @@ class LogWriter:
         self._beating = True
         self._give_up_at = float("inf")
         self._flushed_through = self._clock()
+        self._token: str | None = None
         self._number = self._last_number()
         self._put_heartbeat(closed=False)
         self._thread = threading.Thread(target=self._run, name=f"log {writer}", daemon=True)
@@ -230,8 +240,112 @@ class LogWriter:
                 return
 
     def _put_heartbeat(self, *, closed: bool) -> None:
-        state = {"writer": self.writer, "flushed_through": self._flushed_through.isoformat(), "closed": closed}
-        self._store.put(f"{WRITERS}{self.writer}.json", json.dumps(state).encode())
+        """Write the state over the one that this writer wrote last; over another one only after looking at it."""
+        key = _state_key(self.writer)
+        for _ in range(_HEARTBEAT_TRIES):
+            state = {"writer": self.writer, "flushed_through": self._flushed_through.isoformat(), "closed": closed}
+            try:
+                self._token = self._store.replace(key, json.dumps(state).encode(), expected=self._token).token
+            except Conflict:
+                self._look()
+            else:
+                return
+        message = f"{key} was changed by others all the time"
+        raise Conflict(message, hint="give each log writer a name of its own")
+
+    def _look(self) -> None:
+        """Learn what stands where the heartbeat goes: an earlier run's, this one's own, a retirement."""
+        try:
+            info, state = _read_state(self._store, self.writer)
+        except NotFound:
+            self._token = None
+            return
+        except Corrupt as error:
+            logger.warning("%s; it is written anew", error.message)
+            self._token = self._store.head(_state_key(self.writer)).token
+            return
+        self._token = info.token
+        if state.retired is not None:
+            logger.warning("the writer %s was retired at %s and is back", self.writer, state.retired.isoformat())
+            # All that was acknowledged until then is in the log: the promise may not fall behind it again.
+            self._flushed_through = max(self._flushed_through, state.retired)
+
+
+def retire(store: ObjectStore, writer: str) -> Report:
+    """Say of a log writer that it is gone for good, so that it no longer holds the watermark back.
+
+    Its state is marked as closed by compare-and-set; its log stays and counts. Should it come back after all, it is
+    open again from its next heartbeat on. Twice is the same as once.
+
+    Args:
+        store: the root of the offline store that the writer appended to.
+        writer: its name.
+
+    Raises:
+        NotFound: no writer of that name is known there.
+        Refused: it gave a sign of life less than a minute ago, by the store's own clock.
+        Corrupt: its state cannot be read.
+    """
+    now = store.now()
+    known = sorted(
+        info.key.removeprefix(WRITERS).removesuffix(".json")
+        for info in store.list(WRITERS)
+        if info.key.endswith(".json")
+    )
+    if writer not in known:
+        listed = ", ".join(known[:_NAMED]) + (f" and {len(known) - _NAMED:,} more" if len(known) > _NAMED else "")
+        message = f"no writer {writer} is known in {store.url}"
+        raise NotFound(message, hint=f"known are: {listed}" if known else "no writer ever appended there")
+    info, state = _read_state(store, writer)
+    if state.closed:
+        return _retired(state, "unchanged", f"writer {writer} is closed already")
+    silence = now - info.modified
+    if silence < SILENT_AFTER:
+        message = f"writer {writer} gave a sign of life {human_seconds(max(silence.total_seconds(), 0))} ago"
+        raise Refused(message, hint="stop it first; a writer that stops cleanly closes itself")
+    document = {
+        "writer": writer,
+        "flushed_through": state.flushed_through.isoformat(),
+        "closed": True,
+        "retired": now.isoformat(),
+    }
+    try:
+        store.replace(_state_key(writer), json.dumps(document).encode(), expected=info.token)
+    except Conflict as error:
+        message = f"writer {writer} gave a sign of life just now"
+        raise Refused(message, hint="stop it first; a writer that stops cleanly closes itself") from error
+    return _retired(
+        state,
+        "changed",
+        f"writer {writer} retired after {human_seconds(silence.total_seconds())} of silence; "
+        "the next push moves the watermark on",
+    )
+
+
+def _retired(state: WriterState, verdict: Literal["changed", "unchanged"], sentence: str) -> Report:
+    return Report(
+        noun="offline",
+        name=state.writer,
+        verdict=verdict,
+        sentence=sentence,
+        details={"writer": state.writer, "flushed_through": state.flushed_through.isoformat()},
+    )
+
+
+def _state_key(writer: str) -> str:
+    return f"{WRITERS}{writer}.json"
+
+
+def _read_state(store: ObjectStore, writer: str) -> tuple[ObjectInfo, WriterState]:
+    """Return a writer's state, and the object that it was read from. Raises NotFound, Corrupt."""
+    key = _state_key(writer)
+    info = store.head(key)
+    data = store.get(key, version=info.version)
+    try:
+        return info, WriterState.from_json(key, json.loads(data), seen=info.modified)
+    except ValueError as error:
+        message = f"{key} is no log writer's state"
+        raise Corrupt(message, hint="remove it when its writer is gone for good") from error
 
 
 def encode_log(rows: Sequence[Cell]) -> bytes:

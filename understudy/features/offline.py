@@ -188,10 +188,12 @@ class Truth:
     Attributes:
         cells: the cells; read them partition by partition.
         set_aside: rows left out because their event time is later than ``event_us_max``.
+        set_aside_from_us: the least event time of these, microseconds; 0 when there are none.
     """
 
     cells: Spill
     set_aside: int
+    set_aside_from_us: int = 0
 
 
 def read_truth(
@@ -217,7 +219,7 @@ def read_truth(
     import duckdb  # not for those who only write the log
 
     cells = Spill(directory, "truth")
-    set_aside = 0
+    aside: list[tuple[int, int]] = []
     with duckdb.connect() as database:
         database.execute(f"SET memory_limit = '{memory}'")
         database.execute("SET temp_directory = ?", [str(directory / "duckdb")])
@@ -227,7 +229,7 @@ def read_truth(
         try:
             for paths, columns, created in _histories(files):
                 rows = _Rows(paths, "entity", created=created, as_of_us=as_of_us, event_us_max=event_us_max)
-                set_aside += rows.count_ahead(database)
+                aside.append(rows.ahead(database))
                 for column in columns:
                     one = replace(rows, wanted=f"entity, {_name(column)} AS value")
                     for batch in one.newest(database, "entity", "WHERE value IS NOT NULL"):
@@ -236,13 +238,13 @@ def read_truth(
             if logs:
                 wanted = "entity, feature, if(deleted, NULL, value) AS value"
                 rows = _Rows(logs, wanted, created=True, as_of_us=as_of_us, event_us_max=event_us_max)
-                set_aside += rows.count_ahead(database)
+                aside.append(rows.ahead(database))
                 for batch in rows.newest(database, "entity, feature"):
                     cells.add(_log_cells(batch))
         except duckdb.Error as error:
             message = f"the offline store's files do not read ({str(error).splitlines()[0][:160]})"
             raise Corrupt(message, hint="run: understudy vault verify --deep") from error
-    return Truth(cells, set_aside)
+    return Truth(cells, sum(count for count, _ in aside), min((least for count, least in aside if count), default=0))
 
 
 def _histories(files: Sequence[LocalFile]) -> Iterator[tuple[list[str], list[str], bool]]:
@@ -289,13 +291,14 @@ class _Rows:
             return rows
         return f"SELECT * FROM ({rows}) WHERE event_us <= {self.as_of_us:d} AND created_us <= {self.as_of_us:d}"  # noqa: S608
 
-    def count_ahead(self, database: duckdb.DuckDBPyConnection) -> int:
-        """Return how many rows are set aside."""
+    def ahead(self, database: duckdb.DuckDBPyConnection) -> tuple[int, int]:
+        """Return how many rows are set aside, and their least event time (microseconds, 0 without any)."""
         if self.event_us_max is None:
-            return 0
-        query = f"SELECT count(*) FROM ({self._known()}) WHERE event_us > {self.event_us_max:d}"  # noqa: S608
+            return 0, 0
+        rows = f"({self._known()}) WHERE event_us > {self.event_us_max:d}"
+        query = f"SELECT count(*), coalesce(min(event_us), 0) FROM {rows}"  # noqa: S608 - numbers and quoted names
         found = database.execute(query).fetchone()
-        return int(found[0]) if found else 0
+        return (int(found[0]), int(found[1])) if found else (0, 0)
 
     def newest(
         self, database: duckdb.DuckDBPyConnection, group: str, condition: str = "WHERE true"

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
 from understudy.errors import Corrupt, Refused
-from understudy.features.interface import version_of
+from understudy.features.interface import micros, version_of
 from understudy.features.offline import kind_of
+from understudy.report import human_seconds
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -20,30 +21,53 @@ if TYPE_CHECKING:
 #: A catch-up writes cell by cell; beyond this many cells, and this share of all, a fresh table is quicker.
 CATCH_UP_CELLS_MIN = 2_000
 CATCH_UP_SHARE_MAX = 0.3
+#: Event times later than the watermark by more than this are set aside: they would win for ever.
+EVENT_AHEAD_MAX = timedelta(hours=24)
+#: An open writer gives a sign of life each second; without one for so long, people are told.
+SILENT_AFTER = timedelta(seconds=60)
 _NAMED = 3
 
 
 @dataclass(frozen=True, slots=True)
 class WriterState:
-    """What a log writer last said of itself."""
+    """What a log writer last said of itself.
+
+    Attributes:
+        writer: its name.
+        flushed_through: every row that it acknowledged before this moment is in the log.
+        closed: it writes no more, and holds no watermark back.
+        seen: when it said so, by the store's clock; None when that was not asked.
+        retired: when a person said that it is gone; None when nobody did, or it came back since.
+    """
 
     writer: str
     flushed_through: datetime
     closed: bool
+    seen: datetime | None = None
+    retired: datetime | None = None
 
     @classmethod
-    def from_json(cls, key: str, document: Any) -> WriterState:  # noqa: ANN401 - any JSON value
+    def from_json(cls, key: str, document: Any, *, seen: datetime | None = None) -> WriterState:  # noqa: ANN401 - any JSON value
         """Read ``writers/<writer>.json``. Raises Corrupt."""
+        retired: datetime | None = None
         try:
             moment = datetime.fromisoformat(document["flushed_through"])
             closed = document["closed"]
             writer = str(document["writer"])
+            if document.get("retired") is not None:
+                retired = datetime.fromisoformat(document["retired"])
         except (KeyError, TypeError, ValueError):
             moment, closed, writer = datetime.min, None, ""  # noqa: DTZ901 - refused below for having no zone
         if moment.tzinfo is None or not isinstance(closed, bool):
             message = f"{key} is no log writer's state"
             raise Corrupt(message, hint="remove it when its writer is gone for good")
-        return cls(writer, moment.astimezone(UTC), closed)
+        return cls(writer, moment.astimezone(UTC), closed, seen, in_utc(retired))
+
+    def silence(self, now: datetime) -> timedelta | None:
+        """Return how long an open writer has given no sign of life; None while it does, or when it is closed."""
+        if self.closed or self.seen is None or now - self.seen <= SILENT_AFTER:
+            return None
+        return now - self.seen
 
 
 def watermark_of(writers: Iterable[WriterState], *, now: datetime, before: datetime | None = None) -> datetime:
@@ -58,6 +82,34 @@ def watermark_of(writers: Iterable[WriterState], *, now: datetime, before: datet
     """
     held = min((writer.flushed_through for writer in writers if not writer.closed), default=now)
     return max(held, before) if before else held
+
+
+def silences(writers: Iterable[WriterState], now: datetime) -> dict[str, timedelta]:
+    """Return how long each silent open writer has been silent, the one that holds the watermark back most first."""
+    by_promise = sorted(writers, key=lambda writer: (writer.flushed_through, writer.writer))
+    found = ((writer.writer, writer.silence(now)) for writer in by_promise)
+    return {name: silence for name, silence in found if silence is not None}
+
+
+def held_back(silent: Mapping[str, timedelta]) -> str:
+    """Return what a sentence says of silent writers after the watermark: nothing when there is none."""
+    if not silent:
+        return ""
+    names = list(silent)
+    rest = len(names) - _NAMED
+    listed = ", ".join(names[:_NAMED]) + (f" and {rest:,} more" if rest > 0 else "")
+    shortest = human_seconds(min(silent.values()).total_seconds())
+    if len(names) == 1:
+        return f", held back by writer {listed}, silent for {shortest}"
+    return f", held back by {len(names):,} writers: {listed}, silent for {shortest} and longer"
+
+
+def retire_command(view: str, silent: Mapping[str, timedelta]) -> str:
+    """Return what a sentence ends with when writers are silent: what to do about the first of them."""
+    if not silent:
+        return ""
+    which = "it" if len(silent) == 1 else "each of them"
+    return f"; once {which} is gone for good: understudy features retire {view} {next(iter(silent))}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,8 +200,8 @@ def plan_rebuild(  # noqa: PLR0911 - one return a reason
         return RebuildPlan("nothing", reason="the live table holds it already")
     if as_of is not None or pointer.as_of is not None:
         return RebuildPlan("full", reason="another time was asked for")
-    if pointer.set_aside:
-        return RebuildPlan("full", reason="rows that were set aside may count now")
+    if pointer.set_aside and pointer.set_aside_from_us <= micros(manifest.watermark + EVENT_AHEAD_MAX):
+        return RebuildPlan("full", reason="rows that were set aside count now")
     now = {file.key: file.blake3 for file in manifest.files}
     before = {file.key: file.blake3 for file in base.files}
     if any(now.get(key) != digest for key, digest in before.items()) or manifest.sequence < base.sequence:
@@ -174,7 +226,7 @@ class Comparison:
 
     Attributes:
         newer: live writes that the truth does not know yet.
-        dropped: online values that the truth no longer has.
+        dropped: online values that the truth no longer has and that no tombstone took away.
         wrong: one sentence for each other difference.
     """
 
@@ -206,7 +258,9 @@ def compare_cells(truth: Sequence[Cell], online: Sequence[Cell], *, newer_since_
         name = f"{cell.entity}/{cell.feature}"
         gone = wanted is None or wanted.value is None
         if cell.value is not None and gone:
-            dropped.append(cell)
+            # A tombstone explains what it is newer than; a later value goes for another reason.
+            if wanted is None or later:
+                dropped.append(cell)
             wrong.append(f"{name} is there, though it should not be")
         elif wanted is None:
             wrong.append(f"{name} has a tombstone that the truth does not know")
@@ -226,13 +280,28 @@ def name_first(wrong: Sequence[str]) -> str:
 
 
 def check_deletions(name: str, count: int, deletes_max: int) -> None:
-    """Raise Refused when a rebuild would drop more than its limit."""
+    """Raise Refused when a rebuild would drop more values than its limit, those with a tombstone not counted."""
     if count > deletes_max:
-        message = f"refused: {name} would lose {count:,} values, the limit is {deletes_max:,}; nothing was changed"
+        message = (
+            f"refused: {name} would lose {counted(count, 'value')} without a tombstone, "
+            f"the limit is {deletes_max:,}; nothing was changed"
+        )
         raise Refused(
             message,
             hint="if that is meant, raise limits.deletes_max for one run; if not, rebuild as of an earlier time",
         )
+
+
+def counted(count: int, one: str, many: str = "") -> str:
+    """Return a count with its noun: ``1 cell``, ``1,200 cells``, ``2 entities``."""
+    return f"{count:,} {one if count == 1 else many or one + 's'}"
+
+
+def in_utc(moment: datetime | None) -> datetime | None:
+    """Return a moment in UTC; one that names no zone, as a form gives it, is meant in UTC."""
+    if moment is None:
+        return None
+    return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 def iso(moment_us: int) -> str:

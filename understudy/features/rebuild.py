@@ -19,6 +19,8 @@ from understudy.features.plan import (
     check_deletions,
     clock_time,
     compare_cells,
+    counted,
+    in_utc,
     name_first,
     plan_rebuild,
 )
@@ -56,19 +58,25 @@ def rebuild(
     """Bring an online store to what the vault knows of a view.
 
     When only files were added since the live table was filled, what they brought is written onto it, newest wins, and
-    read back (catch-up). Else a fresh table is filled, read back whole, given the live writes that the vault does not
-    know yet, and made live by compare-and-set; the table that was live before is kept, older ones are dropped. Killed
-    anywhere, the old table goes on serving or the new one does, and the next run completes.
+    these cells are read back (catch-up). Else a fresh table is filled, read back whole and compared by digest, given
+    the live writes that the vault does not know yet, and made live by compare-and-set; the table that was live before
+    is kept, older ones are dropped. Killed anywhere, the old table goes on serving or the new one does, and the next
+    run completes.
 
     Args:
         vault: holds the offline store.
         target: the online store.
         view: the view's name.
-        as_of: None takes all that is replicated; a moment (aware) takes what was known then: rows whose event and
-            created times are not later. Live writes that began after the start of this run are carried over.
-        deletes_max: how many values may vanish online without being asked.
+        as_of: None takes all that is replicated; a moment (UTC when it names no zone) takes what was known then: rows
+            whose event and created times are not later. Live writes that began after the start of this run are
+            carried over.
+        deletes_max: how many values may vanish online without a tombstone in the offline store; those with one were
+            deleted on purpose and are not counted.
         full: fill a fresh table even when that is not needed.
         progress: told the cells written and read back.
+
+    Returns:
+        ``proven`` is ``digest`` only when the whole table was compared; after a catch-up it is ``12 cells read back``.
 
     Raises:
         NotReady: nothing was replicated yet, or not through ``as_of``.
@@ -77,6 +85,7 @@ def rebuild(
         Conflict: another rebuild of this store was quicker.
     """
     started = time.monotonic()
+    as_of = in_utc(as_of)
     # Of an explicit as_of, what the live table got before this run is meant to be undone.
     carry_since = micros(datetime.now(UTC)) if as_of is not None else 0
     manifest, watermark = manifest_for(vault, view, as_of)
@@ -154,6 +163,7 @@ class _Run:
             digest=root_digest(filled.digests),
             cells=filled.cells,
             set_aside=truth.set_aside,
+            set_aside_from_us=truth.set_aside_from_us,
             carry_from=blue.generation if blue else None,
             carry_since_us=self.carry_since_us,
         )
@@ -162,8 +172,10 @@ class _Run:
             pointer = self.finish(pointer)
         self._drop_old(pointer)
         return self._report(
-            f"{filled.cells:,} cells of {filled.entities:,} entities rebuilt into",
+            f"{counted(filled.cells, 'cell')} of {counted(filled.entities, 'entity', 'entities')} rebuilt into",
             pointer,
+            proof="digest equal",
+            proven="digest",
             items_total=filled.cells,
             items_new=filled.cells,
             details={
@@ -238,17 +250,18 @@ class _Run:
             self.target.drop_generation(generation)
 
     def catch_up(self, pointer: Pointer, added: Sequence[FileEntry]) -> Report | None:
-        """Write what the added files brought onto the live table and read it back; None when a full one is better."""
+        """Write what the added files brought onto the live table and read it back; None when a full one is better.
+
+        Nothing vanishes by this but what a tombstone of these files takes away, so the limit has nothing to count.
+        """
         with scratch() as directory:
             truth = fetch_truth(self.vault, self.manifest, added, None, directory)
-            if truth.set_aside or not catch_up_is_cheaper(truth.cells.added, pointer.cells):
+            if not catch_up_is_cheaper(truth.cells.added, pointer.cells):
                 return None
             cells = [cell for _, partition in truth.cells.partitions() for cell in partition]
         keys = [cell.key for cell in cells]
         before = self.target.read_keys(pointer.generation, keys)
         newer = [cell for cell in cells if cell.key not in before or version_of(before[cell.key]) < version_of(cell)]
-        vanishing = sum(1 for cell in newer if cell.value is None and _alive(before.get(cell.key)))
-        check_deletions(f"{self.target.vendor} {self.target.name}", vanishing, self.deletes_max)
         if newer:
             self.target.write_newer(pointer.generation, newer)
             self.progress(self.target.name, len(newer), len(newer), "cells")
@@ -269,13 +282,17 @@ class _Run:
             manifest=self.manifest.digest,
             watermark=self.watermark.isoformat(),
             digest=chain_digest(pointer.digest, cells),
+            set_aside=pointer.set_aside + truth.set_aside,
+            set_aside_from_us=_least(pointer, truth),
             carry_since_us=self.carry_since_us,
         )
         self.target.move_pointer(moved, expected=pointer)
         entities = len({cell.entity for cell in cells})
         return self._report(
-            f"{len(cells):,} changed cells of {entities:,} entities brought into",
+            f"{counted(len(cells), 'changed cell')} of {counted(entities, 'entity', 'entities')} brought into",
             moved,
+            proof=f"{counted(len(cells), 'cell')} read back",
+            proven=f"{len(cells):,} cells read back" if cells else "",
             items_total=len(cells),
             items_new=len(newer),
             details={"mode": "catch_up", "entities": entities, "files": len(added)},
@@ -302,26 +319,28 @@ class _Run:
         what: str,
         pointer: Pointer,
         *,
+        proof: str,
+        proven: str,
         items_total: int,
         items_new: int,
         details: dict[str, int | str],
     ) -> Report:
         seconds = time.monotonic() - self.started
-        aside = f"; {pointer.set_aside:,} rows of the far future set aside" if pointer.set_aside else ""
+        aside = f"; {counted(pointer.set_aside, 'row')} of the far future set aside" if pointer.set_aside else ""
         return Report(
             noun="features",
             name=self.name,
             verdict="changed",
             sentence=(
                 f"{self.name}: {what} {self.target.vendor} as of {clock_time(self._stamp())} "
-                f"in {human_seconds(seconds)}; digest equal{aside}"
+                f"in {human_seconds(seconds)}; {proof}{aside}"
             ),
             items_total=items_total,
             items_new=items_new,
             seconds=seconds,
             watermark=self.watermark,
             version=str(pointer.sequence),
-            proven="digest",
+            proven=proven,
             details={
                 **details,
                 "digest": pointer.digest,
@@ -331,8 +350,10 @@ class _Run:
         )
 
 
-def _alive(cell: Cell | None) -> bool:
-    return cell is not None and cell.value is not None
+def _least(pointer: Pointer, truth: Truth) -> int:
+    """Return the least event time of the rows that are set aside after a catch-up; 0 when there are none."""
+    aside = ((pointer.set_aside, pointer.set_aside_from_us), (truth.set_aside, truth.set_aside_from_us))
+    return min((least for count, least in aside if count), default=0)
 
 
 def _iso(moment: datetime | None) -> str | None:

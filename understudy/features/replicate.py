@@ -29,7 +29,15 @@ from understudy.features.manifest import (
     watermark_now,
 )
 from understudy.features.offline import HISTORY, LOG, WRITERS, FileFacts, check_parquet
-from understudy.features.plan import CopyPlan, WriterState, plan_copy, watermark_of
+from understudy.features.plan import (
+    CopyPlan,
+    WriterState,
+    held_back,
+    plan_copy,
+    retire_command,
+    silences,
+    watermark_of,
+)
 from understudy.objects import parts
 from understudy.report import Progress, Report, human_bytes, quiet
 from understudy.vault.lanes import each
@@ -62,7 +70,9 @@ def replicate_offline(
         progress: told the bytes copied.
 
     Returns:
-        ``unchanged`` when no file had to be sent (the watermark moves on all the same), else ``changed``.
+        ``unchanged`` when no file had to be sent (the watermark moves on all the same), else ``changed``. Open writers
+        that gave no sign of life for a minute are named in the sentence, with what to do, and in ``details["silent"]``
+        with their seconds of silence.
 
     Raises:
         Corrupt: a file is no whole Parquet file, or did not arrive as it was sent; nothing of this run counts then.
@@ -83,13 +93,15 @@ def replicate_offline(
     entries: list[FileEntry] = []
     schema: dict[str, str] = dict(before.schema) if before and not plan.dropped else {}
     total = sum(info.size for info in plan.copy)
+    copied = 0
     with ThreadPoolExecutor(LANES) as pool:
         for entry, facts in each(pool, (partial(copier.copy, info) for info in plan.copy), ahead=LANES):
             entries.append(entry)
             for name, kind in facts.features.items():
                 if kind != "json" or name not in schema:
                     schema[name] = kind
-            progress(view, sum(each_.size for each_ in entries), total, "bytes")
+            copied += entry.size
+            progress(view, copied, total, "bytes")
 
     # Lost files that were sent again, and rewritten ones with the same bytes, leave the manifest as it is.
     files = tuple(sorted([*plan.keep, *entries, *plan.vanished], key=lambda file: file.key))
@@ -110,6 +122,9 @@ def replicate_offline(
     if plan.vanished or plan.dropped:
         logger.warning("%s: %d files vanished at the source", view, len(plan.vanished) + len(plan.dropped))
 
+    silent = silences(writers, now)
+    if silent:
+        logger.warning("%s: the watermark is%s", view, held_back(silent).removeprefix(","))
     size = sum(file.size for file in files)
     gone = [file.key for file in (*plan.vanished, *plan.dropped)]
     what = f"unchanged, {len(files):,} files"
@@ -119,7 +134,10 @@ def replicate_offline(
         noun="offline",
         name=view,
         verdict="changed" if manifest is not before else "unchanged",
-        sentence=f"{view}: {what}; watermark {watermark.astimezone(UTC):%H:%M:%SZ}{_vanished(plan)}",
+        sentence=(
+            f"{view}: {what}; watermark {watermark.astimezone(UTC):%H:%M:%SZ}{held_back(silent)}{_vanished(plan)}"
+            f"{retire_command(view, silent)}"
+        ),
         items_total=len(files),
         items_new=len(entries),
         bytes_total=size,
@@ -133,6 +151,7 @@ def replicate_offline(
             "digest": manifest.digest,
             "vanished": gone,
             "writers": {writer.writer: writer.flushed_through.isoformat() for writer in writers if not writer.closed},
+            "silent": {writer: round(silence.total_seconds()) for writer, silence in silent.items()},
         },
     )
 
@@ -146,20 +165,21 @@ def _vanished(plan: CopyPlan) -> str:
 
 
 def _read_writers(source: ObjectStore) -> list[WriterState]:
-    def read(key: str) -> WriterState | None:
+    def read(info: ObjectInfo) -> WriterState | None:
+        key = info.key
         try:
             data = source.get(key)
         except NotFound:
             return None
         try:
-            return WriterState.from_json(key, orjson.loads(data))
+            return WriterState.from_json(key, orjson.loads(data), seen=info.modified)
         except orjson.JSONDecodeError as error:
             message = f"{key} is no log writer's state"
             raise Corrupt(message, hint="remove it when its writer is gone for good") from error
 
-    keys = [info.key for info in source.list(WRITERS) if info.key.endswith(".json")]
+    found = [info for info in source.list(WRITERS) if info.key.endswith(".json")]
     with ThreadPoolExecutor(LANES) as pool:
-        return [state for state in pool.map(read, keys) if state is not None]
+        return [state for state in pool.map(read, found) if state is not None]
 
 
 class _Copier:

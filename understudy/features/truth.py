@@ -6,7 +6,6 @@ import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +17,7 @@ from understudy.features.digest import partition_digest
 from understudy.features.interface import micros
 from understudy.features.manifest import data_prefix, manifest_for
 from understudy.features.offline import LocalFile, Truth, read_truth
+from understudy.features.plan import EVENT_AHEAD_MAX, in_utc
 from understudy.objects.parts import pieces
 from understudy.vault.lanes import each
 
@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from understudy.features.spill import Spill
     from understudy.vault.store import Vault
 
-#: Event times later than the watermark by more than this are set aside: they would win for ever.
-EVENT_AHEAD_MAX = timedelta(hours=24)
 _LANES = 8
 
 
@@ -48,8 +46,9 @@ class Filled:
 def read_offline(vault: Vault, *, view: str, as_of: datetime | None = None) -> list[Cell]:
     """Return the truth itself, sorted by (entity, feature), tombstones included: for proofs and small views.
 
-    Raises NotReady, Corrupt.
+    An ``as_of`` without a zone is UTC. Raises NotReady, Corrupt.
     """
+    as_of = in_utc(as_of)
     manifest, _ = manifest_for(vault, view, as_of)
     with scratch() as directory:
         truth = fetch_truth(vault, manifest, manifest.files, as_of, directory)

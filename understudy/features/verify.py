@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from understudy.errors import Corrupt, NotReady
 from understudy.features.digest import partition_digest, root_digest
 from understudy.features.manifest import manifest_behind
-from understudy.features.plan import changed_partitions, clock_time, compare_cells, name_first
+from understudy.features.plan import changed_partitions, clock_time, compare_cells, counted, in_utc, name_first
 from understudy.features.spill import Spill
 from understudy.features.truth import fetch_truth, scratch, summarize
 from understudy.report import Progress, Report, quiet
@@ -34,7 +34,7 @@ def verify(
         vault: holds the offline store.
         target: the online store.
         view: the view's name.
-        as_of: None: what the live table says of itself; else that moment.
+        as_of: None: what the live table says of itself; else that moment (UTC when it names no zone).
         progress: told the cells read.
 
     Raises:
@@ -42,6 +42,7 @@ def verify(
         Corrupt: it differs; the error names the first differing cells.
     """
     started = time.monotonic()
+    as_of = in_utc(as_of)
     pointer = target.pointer()
     if pointer is None:
         message = f"{target.vendor} {target.name} holds nothing yet"
@@ -71,13 +72,14 @@ def verify(
         )
         raise Corrupt(message, hint="rebuild it from the vault", next_command=f"understudy features rebuild {view}")
     stamp = pointer.as_of or pointer.watermark or manifest.watermark.isoformat()
-    extra = f" but for {newer:,} newer live writes" if newer else ""
+    extra = f" but for {counted(newer, 'newer live write')}" if newer else ""
     return Report(
         noun="features",
         name=view,
         verdict="unchanged",
         sentence=(
-            f"{view}: {filled.cells:,} cells of {filled.entities:,} entities in {target.vendor} "
+            f"{view}: {counted(filled.cells, 'cell')} of {counted(filled.entities, 'entity', 'entities')} "
+            f"in {target.vendor} "
             f"as of {clock_time(stamp)}; digest equal{extra}"
         ),
         items_total=filled.cells,

@@ -55,7 +55,15 @@ def situation(**changes: Any) -> Observed:
             Copied("vector_index", "products", mark),
             Copied("training", "models", mark),
         ),
-        pinned=Pinned(sequence=4, model="minilm", version="1", digest="d", index="products", view="user_features"),
+        pinned=Pinned(
+            sequence=4,
+            model="minilm",
+            version="1",
+            digest="d",
+            index="products",
+            index_sequence=7,
+            view="user_features",
+        ),
         group=Group("recommender-mig", 1, 1, stable=True),
         routing=Routing(
             "recommendations.example.com", {"home": Way("192.0.2.1", 100), "away": Way("192.0.2.2", 0)}, 60

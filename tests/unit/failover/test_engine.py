@@ -10,15 +10,16 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.drill.failover_world import LEASE, MARGIN, PACE, Files, effects, end_state, make, open_world
-from understudy.errors import HeldByAnother, Refused, StoppedPartWay, Unreachable
+from understudy.errors import Conflict, Corrupt, HeldByAnother, Refused, StoppedPartWay, Unreachable
 from understudy.failover.decide import Acceptances
 from understudy.failover.engine import prepare, run
 from understudy.failover.journal import read_journal
 from understudy.failover.observed import Health
-from understudy.failover.plan import Plan
+from understudy.failover.plan import DEFAULT_SECONDS, Plan
 from understudy.failover.plans import load_plan, newest_plan, plan_to_run, save_plan
 from understudy.failover.register import Register
 from understudy.failover.status import failover_status, render_status
+from understudy.failover.world import CatchUp
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -72,9 +73,12 @@ def prepare_again(world: World) -> Plan:
 
 
 def test_the_next_plan_predicts_from_what_was_measured(world: World) -> None:
-    press(prepare(world, target="away"), world)
+    outcome = press(prepare(world, target="away"), world)
+    following = prepare(world, target="home")
 
-    assert prepare(world, target="home").action("scale").seconds <= 1.0
+    for name in ("model", "index", "features", "writes", "alerts"):
+        assert pytest.approx(outcome.actions[name], abs=0.001) == following.action(name).seconds
+        assert following.action(name).seconds < DEFAULT_SECONDS[name]
 
 
 def test_a_plan_whose_world_has_changed_is_refused_with_the_difference(world: World, folder: Path) -> None:
@@ -130,7 +134,7 @@ def test_what_fails_part_way_is_resumed_by_the_same_call(world: World, folder: P
     plan = prepare(world, target="away")
     calls = []
 
-    def broken() -> Any:
+    def broken(_set_sequence: int) -> Any:
         calls.append(1)
         raise Unreachable("the vault does not answer")
 
@@ -181,7 +185,7 @@ def test_an_acceptance_of_the_first_run_holds_for_its_resumption(world: World, f
 def test_an_interrupt_leaves_the_epoch_in_order(world: World) -> None:
     plan = prepare(world, target="away")
 
-    def interrupted() -> Any:
+    def interrupted(_set_sequence: int) -> Any:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -189,6 +193,85 @@ def test_an_interrupt_leaves_the_epoch_in_order(world: World) -> None:
     holder = world.register.read().holder
     assert holder is not None
     assert holder.beat is None
+    assert "done" == press(plan, world).verdict
+
+
+def test_all_catch_up_goes_to_the_set_of_the_plan_though_a_newer_one_is_composed_meanwhile(world: World) -> None:
+    asked: list[tuple[str, int]] = []
+
+    def recording(name: str) -> Any:
+        def call(set_sequence: int) -> Any:
+            asked.append((name, set_sequence))
+            newer = {**world.vault.read_json("sets/recommender/00000001.json"), "sequence": 2}
+            world.vault.put_once("sets/recommender/00000002.json", json.dumps(newer).encode())
+            return getattr(world.catch_up, name)(set_sequence)
+
+        return call
+
+    names = ("hydrate_model", "rebuild_index", "rebuild_features")
+    press(
+        prepare(world, target="away"),
+        replace(world, catch_up=CatchUp(**{name: recording(name) for name in names})),
+    )
+
+    assert [(name, 1) for name in names] == asked
+
+
+@pytest.mark.parametrize("error", [Conflict("another rebuild of products is running"), Unreachable("no answer")])
+def test_a_rebuild_that_is_just_ending_is_waited_for_and_told(world: World, error: Exception) -> None:
+    events: list[Event] = []
+    calls: list[int] = []
+
+    def busy(set_sequence: int) -> Any:
+        calls.append(set_sequence)
+        if len(calls) < 4:
+            raise error
+        return world.catch_up.rebuild_index(set_sequence)
+
+    busy_world = replace(world, catch_up=replace(world.catch_up, rebuild_index=busy))
+    outcome = press(prepare(world, target="away"), busy_world, progress=events.append)
+
+    assert ("done", [1, 1, 1, 1]) == (outcome.verdict, calls)
+    told = [event.sentence for event in events if event.what == "told" and event.action == "index"]
+    assert 3 == sum(f"{error}; tried again for" in sentence for sentence in told)
+
+
+def test_a_rebuild_that_never_ends_stops_the_failover_and_corrupt_data_at_once(world: World, folder: Path) -> None:
+    plan = prepare(world, target="away")
+    calls: list[int] = []
+
+    def never(set_sequence: int) -> Any:
+        calls.append(set_sequence)
+        raise Conflict("another rebuild of products is running")
+
+    def corrupt(set_sequence: int) -> Any:
+        calls.append(set_sequence)
+        raise Corrupt("products differs in 1 of 64 buckets")
+
+    pace = replace(PACE, hold_seconds=60)
+    with pytest.raises(StoppedPartWay, match="stopped at validate: another rebuild of products is running"):
+        run(plan, replace(world, catch_up=replace(world.catch_up, rebuild_index=never)), who="a", host="b", pace=pace)
+    assert 2 < len(calls)
+    calls.clear()
+    with pytest.raises(StoppedPartWay, match="stopped at validate: products differs in 1 of 64 buckets"):
+        run(plan, replace(world, catch_up=replace(world.catch_up, rebuild_index=corrupt)), who="a", host="b", pace=pace)
+    assert 1 == len(calls)
+    assert {"home": 100, "away": 0} == end_state(folder)["traffic"]
+
+
+def test_a_claim_whose_answer_is_lost_says_that_writes_may_be_off_and_is_resumed(world: World) -> None:
+    plan = prepare(world, target="away")
+
+    class Lost(Register):
+        def _stamp(self, *_: Any, **__: Any) -> Any:
+            raise Unreachable("the answer was lost")
+
+    lost = replace(world, register=Lost(world.register.store, margin=MARGIN))
+    with pytest.raises(StoppedPartWay, match="writes are off at both sites: the answer was lost") as stop:
+        press(plan, lost)
+    assert f"understudy failover run {plan.id}" == stop.value.next_command
+    assert (7, False) == (world.register.read().epoch, world.register.read().writes)
+
     assert "done" == press(plan, world).verdict
 
 

@@ -89,6 +89,8 @@ def test_a_lag_that_changes_each_second_does_not_change_the_plan() -> None:
         ({"state": state(leases={})}, "fence ok -> refused"),
         ({"state": state(leases={"a": lease(seconds=60)})}, "fence lease_seconds 15.0 -> 60.0"),
         ({"pinned": replace(situation().pinned, version="2")}, "model version 1 -> 2"),  # type: ignore[type-var]
+        ({"pinned": replace(situation().pinned, sequence=5)}, "model set 4 -> 5"),  # type: ignore[type-var]
+        ({"pinned": replace(situation().pinned, index_sequence=8)}, "index sequence 7 -> 8"),  # type: ignore[type-var]
         ({"pinned": replace(situation().pinned, missing=("packs/x",))}, "vault ok -> refused"),  # type: ignore[type-var]
         ({"routing": None, "problems": {"traffic": "no answer"}}, "traffic ok -> refused: no answer"),
     ],

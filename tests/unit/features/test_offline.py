@@ -154,9 +154,11 @@ def test_a_history_without_created_times_takes_the_event_times(tmp_path: Path) -
 
 def test_a_stamp_in_the_far_future_is_set_aside_and_counted(tmp_path: Path) -> None:
     path = tmp_path / "log.parquet"
-    path.write_bytes(encode_log([logged("u", "n", "1", 0), logged("u", "n", "2", 90_000, 1)]))
+    path.write_bytes(
+        encode_log([logged("u", "n", "1", 0), logged("u", "n", "2", 90_000, 1), logged("v", "n", "2", 99_000)])
+    )
     truth = read_truth([LocalFile("log/w/1.parquet", path)], tmp_path, event_us_max=at_us(86_400))
-    assert 1 == truth.set_aside
+    assert (2, at_us(90_000)) == (truth.set_aside, truth.set_aside_from_us)
     assert ["1"] == [cell.value for _, cells in truth.cells.partitions() for cell in cells]
 
 

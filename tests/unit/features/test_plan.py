@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 from hypothesis import given
@@ -8,17 +8,23 @@ from hypothesis import strategies as st
 
 from tests.unit.features.offline_store import at, logged
 from understudy.errors import Corrupt, Refused
-from understudy.features.interface import Pointer
+from understudy.features.interface import Pointer, micros
 from understudy.features.manifest import FileEntry, OfflineManifest
 from understudy.features.plan import (
+    EVENT_AHEAD_MAX,
     WriterState,
     catch_up_is_cheaper,
     changed_partitions,
     check_deletions,
     compare_cells,
+    counted,
+    held_back,
+    in_utc,
     name_first,
     plan_copy,
     plan_rebuild,
+    retire_command,
+    silences,
     watermark_of,
 )
 from understudy.objects.interface import ObjectInfo
@@ -51,6 +57,30 @@ def test_a_closed_writer_holds_nothing() -> None:
 
 def test_the_watermark_never_goes_back() -> None:
     assert at(7) == watermark_of([WriterState("a", at(5), closed=False)], now=at(9), before=at(7))
+
+
+def test_an_open_writer_without_a_sign_of_life_is_named_with_its_silence() -> None:
+    dead = WriterState("pod-a", at(5), closed=False, seen=at(5))
+    writers = [
+        WriterState("alive", at(64), closed=False, seen=at(64)),
+        WriterState("closed", at(1), closed=True, seen=at(1)),
+        WriterState("later", at(6), closed=False, seen=at(4)),
+        dead,
+    ]
+    assert {"pod-a": timedelta(seconds=61), "later": timedelta(seconds=62)} == silences(writers, at(66))
+    assert ["pod-a", "later"] == list(silences(writers, at(66)))
+    assert {} == silences([dead], at(65))
+
+
+def test_what_is_said_of_silent_writers() -> None:
+    one = {"pod-a": timedelta(hours=26)}
+    many = {f"pod-{name}": timedelta(hours=26 - number) for number, name in enumerate("abcde")}
+    assert ("", "") == (held_back({}), retire_command("v", {}))
+    assert ", held back by writer pod-a, silent for 1d02h" == held_back(one)
+    assert "; once it is gone for good: understudy features retire v pod-a" == retire_command("v", one)
+    words = ", held back by 5 writers: pod-a, pod-b, pod-c and 2 more, silent for 22h00m and longer"
+    assert words == held_back(many)
+    assert "; once each of them is gone for good: understudy features retire v pod-a" == retire_command("v", many)
 
 
 @pytest.mark.parametrize(
@@ -133,10 +163,13 @@ def test_another_time_needs_a_fresh_table() -> None:
     assert "full" == plan_rebuild(pointer(one, as_of=then), two, one, live_exists=True, as_of=None).action
 
 
-def test_rows_that_were_set_aside_may_count_after_the_next_replication() -> None:
+def test_rows_that_were_set_aside_need_a_fresh_table_only_when_their_time_has_come() -> None:
     one, two = manifest(1, A), manifest(2, A, B)
-    assert "full" == plan_rebuild(pointer(one, set_aside=1), two, one, live_exists=True, as_of=None).action
-    assert "nothing" == plan_rebuild(pointer(one, set_aside=1), one, one, live_exists=True, as_of=None).action
+    limit = micros(two.watermark + EVENT_AHEAD_MAX)
+    for least, action in ((0, "full"), (limit, "full"), (limit + 1, "catch_up")):
+        live = pointer(one, set_aside=1, set_aside_from_us=least)
+        assert action == plan_rebuild(live, two, one, live_exists=True, as_of=None).action
+        assert "nothing" == plan_rebuild(live, one, one, live_exists=True, as_of=None).action
 
 
 def test_a_catch_up_is_chosen_for_few_cells() -> None:
@@ -189,15 +222,29 @@ def test_a_newer_cell_is_a_live_write_only_when_it_was_made_late_enough() -> Non
     assert 1 == len(compare_cells(truth, [late], newer_since_us=late.created_us + 1).wrong)
 
 
-def test_a_value_that_would_vanish_is_counted() -> None:
-    difference = compare_cells([logged("u", "n", None, 5)], [logged("u", "n", "1", 4)], newer_since_us=1 << 62)
-    assert 1 == len(difference.dropped)
+@pytest.mark.parametrize(
+    ("truth", "count"), [([], 1), ([logged("u", "n", None, 5)], 0), ([logged("u", "n", None, 3)], 1)]
+)
+def test_a_value_that_would_vanish_is_counted_unless_a_newer_tombstone_took_it(truth: list, count: int) -> None:
+    difference = compare_cells(truth, [logged("u", "n", "1", 4)], newer_since_us=1 << 62)
+    assert (count, 1) == (len(difference.dropped), len(difference.wrong))
 
 
 def test_more_deletions_than_the_limit_are_refused() -> None:
     check_deletions("bigtable features", 3, 3)
-    with pytest.raises(Refused, match="would lose 4 values, the limit is 3"):
+    with pytest.raises(Refused, match="would lose 4 values without a tombstone, the limit is 3"):
         check_deletions("bigtable features", 4, 3)
+
+
+def test_a_count_has_its_noun() -> None:
+    assert ["0 cells", "1 cell", "1,200 cells"] == [counted(count, "cell") for count in (0, 1, 1_200)]
+    assert ["1 entity", "2 entities"] == [counted(count, "entity", "entities") for count in (1, 2)]
+
+
+def test_a_moment_without_a_zone_is_in_utc() -> None:
+    assert at(0) == in_utc(at(0).replace(tzinfo=None))
+    assert at(0) == in_utc(at(0).astimezone(timezone(timedelta(hours=2))))
+    assert in_utc(None) is None
 
 
 def test_only_the_first_differences_are_named() -> None:

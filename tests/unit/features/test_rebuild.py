@@ -86,7 +86,9 @@ def test_added_rows_are_caught_up_in_place(source: MemoryStore, vault: Vault) ->
     replicate_offline(source, vault, view=VIEW)
     report = rebuild(vault, store, view=VIEW)
     assert "user_features: 3 changed cells of 3 entities brought into memory as of 12:01:40Z" in report.sentence
-    assert ("catch_up", 2) == (report.details["mode"], report.items_new)
+    assert ("catch_up", 2, "3 cells read back") == (report.details["mode"], report.items_new, report.proven)
+    assert report.sentence.endswith("; 3 cells read back")
+    assert "digest" not in report.sentence
     assert [1] == store.generations()
     assert "99" == live_of(store, "user:00003")["clicks"]
     assert "4" == live_of(store, "user:00004")["clicks"]
@@ -124,20 +126,57 @@ def test_a_deleted_feature_vanishes_online(source: MemoryStore, vault: Vault) ->
     assert (119, 1) == (report.items_total, report.details["tombstones"])
 
 
+def test_a_catch_up_of_one_cell_says_so(source: MemoryStore, vault: Vault) -> None:
+    store = MemoryFeatures()
+    rebuild(vault, store, view=VIEW)
+    put_log(source, 1, [logged("user:00003", "clicks", "99", 50)])
+    replicate_offline(source, vault, view=VIEW)
+    report = rebuild(vault, store, view=VIEW)
+    assert "1 changed cell of 1 entity brought into memory as of 12:01:40Z" in report.sentence
+    assert report.sentence.endswith("; 1 cell read back")
+
+
+def test_a_catch_up_that_brought_nothing_claims_no_proof(source: MemoryStore, vault: Vault) -> None:
+    store = MemoryFeatures()
+    rebuild(vault, store, view=VIEW)
+    put_log(source, 1, [])
+    replicate_offline(source, vault, view=VIEW)
+    report = rebuild(vault, store, view=VIEW)
+    assert ("catch_up", "") == (report.details["mode"], report.proven)
+
+
 @pytest.mark.parametrize("full", [False, True])
-def test_more_deletions_than_the_limit_change_nothing(source: MemoryStore, vault: Vault, *, full: bool) -> None:
+def test_deletions_with_a_tombstone_are_meant_however_many(source: MemoryStore, vault: Vault, *, full: bool) -> None:
+    put_log(source, 1, [logged("erased", str(number), "1", 40) for number in range(150)])
+    replicate_offline(source, vault, view=VIEW)
+    store = MemoryFeatures()
+    rebuild(vault, store, view=VIEW)
+    assert 150 == len(live_of(store, "erased"))
+    put_log(source, 2, [logged("erased", str(number), None, 50) for number in range(150)])
+    replicate_offline(source, vault, view=VIEW)
+    rebuild(vault, store, view=VIEW, deletes_max=0, full=full)
+    assert {} == live_of(store, "erased")
+    assert 120 == sum(cell.value is not None for cell in live_cells(store))
+
+
+def test_more_values_than_the_limit_do_not_vanish_without_a_tombstone(source: MemoryStore, vault: Vault) -> None:
+    source._clock = lambda: at(200)  # more than a minute after the last of these: nothing of it is a live write
+    put_history(source, 38, name="day2", offset=50)
+    replicate_offline(source, vault, view=VIEW)
     store = MemoryFeatures()
     rebuild(vault, store, view=VIEW)
     before = store.pointer()
-    put_log(source, 1, [logged(f"user:{number:05d}", "clicks", None, 50) for number in range(4)])
-    replicate_offline(source, vault, view=VIEW)
-    with pytest.raises(Refused, match="would lose 4 values, the limit is 3; nothing was changed"):
-        rebuild(vault, store, view=VIEW, deletes_max=3, full=full)
+    source.delete("history/day2.parquet")
+    source.delete("history/day1.parquet")
+    put_log(source, 1, [logged("user:00001", "clicks", None, 90), logged("user:00002", "clicks", None, 1)])
+    replicate_offline(source, vault, view=VIEW, deletes_max=2)
+    # 152 values, of which one tombstone took one; the other tombstone is older than the value that was lost.
+    with pytest.raises(Refused, match="would lose 151 values without a tombstone, the limit is 150; nothing was"):
+        rebuild(vault, store, view=VIEW, deletes_max=150)
     assert before == store.pointer()
     assert [1] == store.generations()
-    assert 120 == sum(cell.value is not None for cell in live_cells(store))
-    rebuild(vault, store, view=VIEW, deletes_max=4, full=full)
-    assert 116 == sum(cell.value is not None for cell in live_cells(store))
+    rebuild(vault, store, view=VIEW, deletes_max=151)
+    assert 0 == sum(cell.value is not None for cell in live_cells(store))
 
 
 def test_an_earlier_time_is_restored(source: MemoryStore, vault: Vault) -> None:
@@ -375,12 +414,30 @@ def test_a_stamp_of_the_far_future_stays_out_until_its_time(source: MemoryStore,
     put_log(source, 1, [logged("user:00003", "clicks", "future", 100_000, 1)])
     replicate_offline(source, vault, view=VIEW)
     report = rebuild(vault, store, view=VIEW)
-    assert ("full", 1) == (report.details["mode"], report.details["set_aside"])
-    assert "1 rows of the far future set aside" in report.sentence
+    assert ("catch_up", 1) == (report.details["mode"], report.details["set_aside"])
+    assert report.sentence.endswith("0 cells read back; 1 row of the far future set aside")
     assert "3" == live_of(store, "user:00003")["clicks"]
     assert "unchanged" == rebuild(vault, store, view=VIEW).verdict
-    source._clock = lambda: at(100_000)
-    put_log(source, 2, [logged("user:00004", "clicks", "x", 50)])
+    put_log(source, 2, [logged("user:00005", "clicks", "y", 50), logged("user:00005", "rate", "1", 200_000, 1)])
     replicate_offline(source, vault, view=VIEW)
-    rebuild(vault, store, view=VIEW)
+    report = rebuild(vault, store, view=VIEW)
+    assert ("catch_up", 2) == (report.details["mode"], report.details["set_aside"])
+    verify(vault, store, view=VIEW)
+    source._clock = lambda: at(100_000 - 86_400)
+    put_log(source, 3, [logged("user:00004", "clicks", "x", 50)])
+    replicate_offline(source, vault, view=VIEW)
+    report = rebuild(vault, store, view=VIEW)
+    assert ("full", 1) == (report.details["mode"], report.details["set_aside"])
+    put_log(source, 4, [logged("user:00006", "clicks", "z", 50)])
+    replicate_offline(source, vault, view=VIEW)
+    assert "catch_up" == rebuild(vault, store, view=VIEW).details["mode"]
     assert "future" == live_of(store, "user:00003")["clicks"]
+
+
+def test_a_time_without_a_zone_is_meant_in_utc(vault: Vault) -> None:
+    store = MemoryFeatures()
+    naive = at(40).replace(tzinfo=None)
+    assert "as of 12:00:40Z" in rebuild(vault, store, view=VIEW, as_of=naive).sentence
+    assert "unchanged" == rebuild(vault, store, view=VIEW, as_of=at(40)).verdict
+    assert 120 == verify(vault, store, view=VIEW, as_of=naive).items_total
+    assert live_cells(store) == read_offline(vault, view=VIEW, as_of=naive)

@@ -8,7 +8,7 @@ from tests.faults import FaultyStore
 from tests.unit.features.offline_store import at, logged, put_history, put_log
 from understudy.errors import Corrupt, NotReady, Unreachable
 from understudy.features import replicate as replicating
-from understudy.features.log import LogWriter
+from understudy.features.log import LogWriter, retire
 from understudy.features.manifest import advance_pointer, manifest_for, newest_manifest, watermark_now
 from understudy.features.replicate import replicate_offline
 from understudy.features.truth import read_offline
@@ -184,6 +184,37 @@ def test_a_writer_that_died_freezes_the_watermark(source: MemoryStore, vault: Va
     assert at(5) == replicate_offline(source, vault, view=VIEW).watermark
     put_log(source, 2, [logged("user:00002", "clicks", "200", 60)])
     assert at(5) == replicate_offline(source, vault, view=VIEW).watermark
+
+
+def test_a_silent_writer_is_named_with_what_to_do_and_stops_counting_once_it_is_retired(
+    source: MemoryStore, vault: Vault
+) -> None:
+    promised = b'{"writer": "pod-a", "flushed_through": "2026-11-21T12:01:30+00:00", "closed": false}'
+    source._clock = lambda: at(90)
+    source.put("writers/pod-a.json", promised)
+    source._clock = lambda: at(150)
+    report = replicate_offline(source, vault, view=VIEW)
+    assert report.sentence.endswith("; watermark 12:01:30Z")
+    assert {} == report.details["silent"]
+    source._clock = lambda: at(90 + 26 * 3600)
+    report = replicate_offline(source, vault, view=VIEW)
+    words = "; watermark 12:01:30Z, held back by writer pod-a, silent for 1d02h; once it is gone for good: "
+    assert report.sentence.endswith(f"{words}understudy features retire {VIEW} pod-a")
+    assert {"pod-a": 26 * 3600} == report.details["silent"]
+    assert "changed" == retire(source, "pod-a").verdict
+    later = replicate_offline(source, vault, view=VIEW)
+    assert (at(90 + 26 * 3600), {}) == (later.watermark, later.details["silent"])
+
+
+def test_progress_tells_the_bytes_so_far(source: MemoryStore, vault: Vault) -> None:
+    put_history(source, 7, name="day2")
+    told: list[tuple[int, int | None]] = []
+    report = replicate_offline(
+        source, vault, view=VIEW, progress=lambda _what, done, total, _unit: told.append((done, total))
+    )
+    assert [report.bytes_total] * 3 == [total for _, total in told]
+    assert sorted(told) == told
+    assert report.bytes_total == told[-1][0]
 
 
 def test_every_row_acknowledged_before_the_watermark_is_in_the_vault(source: MemoryStore, vault: Vault) -> None:
