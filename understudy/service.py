@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from understudy import opening
-from understudy.errors import Conflict, NotFound, NotReady, Refused
+from understudy.errors import Conflict, Corrupt, NotFound, NotReady, Refused
 from understudy.failover.guard import GuardedStore, read_register, read_unheld
 from understudy.report import Progress, Report, quiet
 from understudy.settings import Pair, Settings, SiteRole, load_settings, other, split_url
@@ -138,6 +138,7 @@ class Service:
         role: SiteRole | None = None,
         model: str | None = None,
         set_sequence: int | None = None,
+        full: bool = False,
         progress: Progress = quiet,
     ) -> list[Report]:
         """Bring a site's serving bucket to the model that a set pins (role None: the standby; set None: the newest).
@@ -155,7 +156,9 @@ class Service:
         for name in names:
             version, revision = (pinned.version, pinned.revision) if pinned and pinned.name == name else (None, None)
             reports.append(
-                hydrate(self.vault, target, model=name, version=version, revision=revision, progress=progress)
+                hydrate(
+                    self.vault, target, model=name, version=version, revision=revision, full=full, progress=progress
+                )
             )
         self._record_work(site, pair, reports)
         return reports
@@ -181,6 +184,7 @@ class Service:
         *,
         role: SiteRole | None = None,
         set_sequence: int | None = None,
+        full: bool = False,
         progress: Progress = quiet,
     ) -> Report:
         """Rebuild a site's index as a set pins it from the vault (role None: the standby; set None: the newest).
@@ -199,6 +203,7 @@ class Service:
             index=pair.name,
             sequence=sequence,
             deletes_max=self.settings.limits.deletes_max,
+            full=full,
             progress=progress,
         )
         self._record_work(site, pair, [report])
@@ -219,6 +224,7 @@ class Service:
         *,
         role: SiteRole | None = None,
         as_of: datetime | None = None,
+        full: bool = False,
         progress: Progress = quiet,
     ) -> Report:
         """Rebuild a site's online store from the vault's offline store (role None: the standby).
@@ -235,6 +241,7 @@ class Service:
             view=pair.name,
             as_of=as_of,
             deletes_max=self.settings.limits.deletes_max,
+            full=full,
             progress=progress,
         )
         self._record_work(site, pair, [report])
@@ -246,12 +253,17 @@ class Service:
         """Hydrate a site to a set, then read back what it serves: no traffic before that is proven.
 
         Raises:
-            Corrupt: what is served differs from the vault's.
+            Corrupt: what is served differs from the vault's, and making it again from the vault did not help.
             Conflict: another run made the site serve something else meanwhile.
         """
         pinned = self._set(set_sequence).model
         reports = self.hydrate(pair, role=role, set_sequence=set_sequence)
-        read_back = self.verify_models(pair, role=role)
+        try:
+            read_back = self.verify_models(pair, role=role)
+        except Corrupt as damage:
+            logger.warning("%s; it is hydrated whole", damage.message)
+            reports = self.hydrate(pair, role=role, set_sequence=set_sequence, full=True)
+            read_back = self.verify_models(pair, role=role)
         for report in read_back:
             if report.name == pinned.name:
                 found = report.version, report.details.get("revision"), report.details.get("digest")
@@ -263,13 +275,17 @@ class Service:
         """Rebuild a site's index to a set; read it back, unless the rebuild has just proven the whole by digest.
 
         Raises:
-            Corrupt: what is served differs from the vault's.
+            Corrupt: what is served differs from the vault's, and making it again from the vault did not help.
             Conflict: another run made the site serve another sequence meanwhile.
         """
         report = self.rebuild_index(pair, role=role, set_sequence=set_sequence)
         if _just_proven(report):
             return [report]
-        read_back = self.verify_index(pair, role=role)
+        try:
+            read_back = self.verify_index(pair, role=role)
+        except Corrupt as damage:
+            logger.warning("%s; it is rebuilt whole", damage.message)
+            return [self.rebuild_index(pair, role=role, set_sequence=set_sequence, full=True)]
         if read_back.version != report.version:
             raise _not_of_set(read_back, set_sequence, report.version)
         return [report, read_back]
@@ -280,10 +296,16 @@ class Service:
         Features flow on under one schema: the newest that is replicated is brought, whichever the set.
 
         Raises:
-            Corrupt: what is online differs from the offline truth.
+            Corrupt: what is online differs from the offline truth, and making it again from the vault did not help.
         """
         report = self.rebuild_features(pair, role=role)
-        return [report] if _just_proven(report) else [report, self.verify_features(pair, role=role)]
+        if _just_proven(report):
+            return [report]
+        try:
+            return [report, self.verify_features(pair, role=role)]
+        except Corrupt as damage:
+            logger.warning("%s; it is rebuilt whole", damage.message)
+            return [self.rebuild_features(pair, role=role, full=True)]
 
     # ------------------------------------------------------------------ what is read back
 

@@ -145,6 +145,16 @@ def test_a_second_rebuild_does_nothing(source, target, vault):
     assert token == target.store.describe().token
 
 
+def test_a_rebuild_in_full_is_done_where_nothing_seems_to_have_changed(source, target, vault):
+    source.create(make_rows(60))
+    export(source.store, vault, index=INDEX)
+    rebuild(vault, target.store, index=INDEX)
+    token = target.store.describe().token
+    report = rebuild(vault, target.store, index=INDEX, full=True)
+    assert ("changed", 60) == (report.verdict, report.items_new)
+    assert token != target.store.describe().token
+
+
 def test_null_vectors_titles_and_prices_come_back(source, target, vault):
     rows = [*make_rows(30), ("bare", None, None, None), ("zero", [0.0] * DIMENSION, "", 0)]
     source.create(rows)

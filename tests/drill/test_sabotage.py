@@ -196,3 +196,15 @@ def test_a_write_is_read_back_and_can_be_deleted(drill: Drill) -> None:
     assert client.recommend("somebody")["hits"] != client.recommend("nobody")["hits"]
     client.write("somebody", "interest", None)
     assert {} == client.recommend("somebody")["features"]
+
+
+def test_a_damaged_standby_is_found_and_made_again_before_it_gets_traffic(drill: Drill) -> None:
+    service = Service(drill.stage.settings)
+    pinned = service.newest_set()
+    assert pinned is not None
+    SABOTAGES["stale-index"].strike(drill.stage)
+    SABOTAGES["lost-feature"].strike(drill.stage)
+    index = service.catch_up_index(drill.stage.settings.pair("vector_index"), role="away", set_sequence=pinned.sequence)
+    features = service.catch_up_features(drill.stage.settings.pair("feature_store"), role="away")
+    assert ["changed", "changed"] == [index[-1].verdict, features[-1].verdict]
+    assert {} == {row.name: row.sentence for row in drill.prove().rows if not row.held}

@@ -40,6 +40,7 @@ def hydrate(
     model: str,
     version: str | None = None,
     revision: int | None = None,
+    full: bool = False,
     progress: Progress = quiet,
 ) -> Report:
     """Write one revision's files below ``<model>/<version>/`` of the target, then move the model's pointer to it.
@@ -54,6 +55,7 @@ def hydrate(
         model: which.
         version: None takes what the newest set pins, else the newest version.
         revision: None takes the newest revision of that version, or the one that the set pins.
+        full: read back every file that is there, also those that the pointer knows: after damage.
         progress: told plain bytes written.
 
     Raises:
@@ -79,7 +81,7 @@ def hydrate(
         info = present.get(key)
         if info is None or info.size != file.size:
             missing.append(file)
-        elif _is_recorded(file, info, known.get(key)):
+        elif not full and _is_recorded(file, info, known.get(key)):
             served[file.path] = known[key]
         else:
             unsure.append((file, info))
@@ -154,7 +156,11 @@ def verify_hydrated(vault: Vault, target: ObjectStore, model: str, *, progress: 
                 message = f"{file.key} in {target.url} " + (
                     "is missing" if found is None else "has another SHA-256 than its manifest"
                 )
-                raise Corrupt(message, hint="hydrate again; the wrong file is replaced")
+                raise Corrupt(
+                    message,
+                    hint="hydrate it whole; the wrong file is replaced",
+                    next_command="understudy artifacts hydrate --full",
+                )
             done += file.size
             progress(f"verify {model} {manifest.version}", done, total, "bytes")
     count, seconds = len(manifest.files), time.monotonic() - started

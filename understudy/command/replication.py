@@ -56,13 +56,14 @@ def push_artifacts(ctx: Context, pair: str | None, model: str | None) -> None:
 @artifacts.command("hydrate")
 @click.argument("pair", required=False)
 @click.option("--site", help="The site to fill; else the standby.")
+@click.option("--full", is_flag=True, help="Read back every file that is there: after damage.")
 @click.pass_obj
-def hydrate_artifacts(ctx: Context, pair: str | None, site: str | None) -> None:
+def hydrate_artifacts(ctx: Context, /, pair: str | None, site: str | None, *, full: bool) -> None:
     """Bring a site's serving bucket to the model that the newest set pins."""
     service, chosen = _open(ctx, "training", pair)
     role = service.settings.role_of(site) if site else None
     ctx.screen.reports(
-        service.hydrate(chosen, role=role, progress=ctx.screen.progress),
+        service.hydrate(chosen, role=role, full=full, progress=ctx.screen.progress),
         empty=f"{chosen.name}: the vault holds no model yet",
     )
 
@@ -149,12 +150,13 @@ def export_vectors(ctx: Context, pair: str | None) -> None:
 @vectors.command("rebuild")
 @click.argument("pair", required=False)
 @click.option("--site", help="The site to rebuild; else the standby.")
+@click.option("--full", is_flag=True, help="Also where nothing seems to have changed: after damage.")
 @click.pass_obj
-def rebuild_vectors(ctx: Context, pair: str | None, site: str | None) -> None:
+def rebuild_vectors(ctx: Context, /, pair: str | None, site: str | None, *, full: bool) -> None:
     """Rebuild a site's index from the vault, prove it, then swap it in."""
     service, chosen = _open(ctx, "vector_index", pair)
     role = service.settings.role_of(site) if site else None
-    ctx.screen.reports([service.rebuild_index(chosen, role=role, progress=ctx.screen.progress)], empty="")
+    ctx.screen.reports([service.rebuild_index(chosen, role=role, full=full, progress=ctx.screen.progress)], empty="")
 
 
 @vectors.command("verify")
@@ -186,13 +188,14 @@ def push_features(ctx: Context, pair: str | None) -> None:
 @click.argument("pair", required=False)
 @click.option("--site", help="The site to rebuild; else the standby.")
 @click.option("--as-of", metavar="MOMENT", help="The state at this moment (ISO 8601); else the newest.")
+@click.option("--full", is_flag=True, help="A fresh table even where nothing seems to have changed: after damage.")
 @click.pass_obj
 def rebuild_features(ctx: Context, /, pair: str | None, **options: Any) -> None:  # noqa: ANN401 - click's own
     """Rebuild a site's online store from the vault's offline store, proven by digest."""
     service, chosen = _open(ctx, "feature_store", pair)
     role = service.settings.role_of(options["site"]) if options["site"] else None
     report = service.rebuild_features(
-        chosen, role=role, as_of=as_moment(options["as_of"]), progress=ctx.screen.progress
+        chosen, role=role, as_of=as_moment(options["as_of"]), full=options["full"], progress=ctx.screen.progress
     )
     ctx.screen.reports([report], empty="")
 

@@ -276,7 +276,9 @@ class _Run:
         if wrong:
             what = f"{self.target.vendor} {self.target.name}"
             message = f"{what} gave back other cells than were written: {name_first(wrong)}"
-            raise Corrupt(message, hint="rebuild it whole", next_command=f"understudy features rebuild {self.name}")
+            raise Corrupt(
+                message, hint="rebuild it whole", next_command=f"understudy features rebuild {self.name} --full"
+            )
         moved = pointer.moved(
             sequence=self.manifest.sequence,
             manifest=self.manifest.digest,

@@ -70,7 +70,9 @@ def verify(
             f"{target.vendor} {target.name}: {len(wrong):,} of {filled.cells:,} cells differ from the offline truth: "
             f"{name_first(wrong)}"
         )
-        raise Corrupt(message, hint="rebuild it from the vault", next_command=f"understudy features rebuild {view}")
+        raise Corrupt(
+            message, hint="rebuild it from the vault", next_command=f"understudy features rebuild {view} --full"
+        )
     stamp = pointer.as_of or pointer.watermark or manifest.watermark.isoformat()
     extra = f" but for {counted(newer, 'newer live write')}" if newer else ""
     return Report(

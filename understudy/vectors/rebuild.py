@@ -48,6 +48,7 @@ def rebuild(
     index: str,
     sequence: int | None = None,
     deletes_max: int = DELETES_MAX,
+    full: bool = False,
     progress: Progress = quiet,
 ) -> Report:
     """Make the target serve a sequence of the vault: load beside what serves, prove, swap in one step.
@@ -60,6 +61,7 @@ def rebuild(
         index: its name in the vault.
         sequence: which; None takes the newest, and never replaces a newer one. An older one must be asked for.
         deletes_max: rows served now that may vanish.
+        full: also where the target says that it serves this very sequence: after damage.
         progress: told about rows loaded and read back, and when the graph and the swap begin.
 
     Raises:
@@ -73,7 +75,7 @@ def rebuild(
     manifest = manifests.wanted(vault, index, sequence)
     watermark = manifests.watermark_now(vault, manifest)
     served = _served(target)
-    if served is not None and _serves(served, manifest):
+    if not full and served is not None and _serves(served, manifest):
         seconds = time.monotonic() - started
         return Report(
             noun="vectors",

@@ -44,11 +44,11 @@ def verify(vault: Vault, target: VectorStore, *, index: str, progress: Progress 
     manifest = manifests.read(vault, index, sequence)
     if rebuilt.digest != manifest.digest:
         message = f"{index} at {target.url} carries another digest than sequence {sequence} of the vault"
-        raise Corrupt(message, hint="rebuild it", next_command=f"understudy vectors rebuild {index}")
+        raise Corrupt(message, hint="rebuild it", next_command=f"understudy vectors rebuild {index} --full")
     prove(target.snapshot, manifest, progress, f"{index} at {target.url}")
     if served.schema.definition() != manifest.schema.definition():
         message = f"{index} at {target.url} has other columns or indexes than sequence {sequence} of the vault"
-        raise Corrupt(message, hint="rebuild it", next_command=f"understudy vectors rebuild {index}")
+        raise Corrupt(message, hint="rebuild it", next_command=f"understudy vectors rebuild {index} --full")
     seconds = time.monotonic() - started
     return Report(
         noun="vectors",

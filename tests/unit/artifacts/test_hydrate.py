@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 
 import orjson
 import pytest
@@ -234,3 +235,20 @@ def test_a_new_revision_never_overwrites_what_is_served_where_no_version_is_kept
         hydrate(vault, plain, model="m")
     assert "sha256" in verify_hydrated(vault, plain, "m").proven
     assert "changed" == hydrate(vault, versioned, model="m").verdict
+
+
+def test_a_file_damaged_in_place_is_found_and_replaced_when_all_is_read_back(vault, tmp_path):
+    target = FileStore(tmp_path)
+    hydrate(vault, target, model="m", version="1")
+    path = tmp_path / "m" / "1" / "model.safetensors"
+    kept = path.stat()
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    with path.open("r+b") as file:  # the same file with the same time, as a bad disk leaves it
+        file.write(data)
+    os.utime(path, ns=(kept.st_atime_ns, kept.st_mtime_ns))
+    assert "unchanged" == hydrate(vault, target, model="m", version="1").verdict
+    with pytest.raises(Corrupt, match=r"hydrate --full"):
+        verify_hydrated(vault, target, "m")
+    hydrate(vault, target, model="m", version="1", full=True)
+    assert model_files() == files_at(target)
