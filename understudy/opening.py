@@ -162,7 +162,8 @@ def _missing(error: ImportError) -> NoReturn:
     if extra is None:
         raise error
     raise Unsupported(
-        f"this needs the package {error.name}, which is not installed", hint=f"pip install 'understudy[{extra}]'"
+        f"this needs the package {error.name}, which is not installed",
+        next_command=f"pip install 'understudy[{extra}]'",
     ) from error
 
 
