@@ -20,6 +20,8 @@ from understudy.failover.plans import newest_plan
 from understudy.report import human_bytes, human_seconds
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from sandbox.client import Watch, Writer
     from sandbox.prefect_runs import Ended, Runs
     from sandbox.proof import Recorded
@@ -47,6 +49,7 @@ class Demo:
         self.sabotage = sabotage
         self.step = 0
         self.failed = set()
+        self.closing: list[Callable[[], None]] = []
 
     def say(self, text: str) -> None:
         """Print one line below the current step."""
@@ -120,6 +123,7 @@ class Demo:
         deploy(self.stage.config)
         self.stage.start_workers()
         runs = self.runs = Runs(self.stage.settings.service)
+        self.closing.append(runs.close)
         self.say(f"deployed; {runs.pause_schedules()} schedules set, paused while the demo runs them by hand")
         self._copies("first", runs.run_all(COPIES))
         self._copies("first", runs.run_all(["rebuild-features"]))
@@ -236,6 +240,8 @@ def main(arguments: list[str] | None = None) -> int:
         print("interrupted", flush=True)
         code = 130
     finally:
+        for close in demo.closing:
+            close()
         if options.keep:
             stage.keep()
             for what, url in stage.urls.items():

@@ -11,6 +11,7 @@ from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import ArtifactCreate
 from prefect.client.schemas.filters import LogFilter, LogFilterFlowRunId
 from prefect.client.schemas.sorting import LogSort
+from prefect.events.worker import EventsWorker
 from prefect.states import Scheduled
 
 if TYPE_CHECKING:
@@ -39,6 +40,10 @@ class Runs:
     def __init__(self, service: str) -> None:
         self.service = service
         self._client: SyncPrefectClient = get_client(sync_client=True)
+
+    def close(self) -> None:
+        """Send what Prefect's client still has to say, so that it does not complain when the server is gone."""
+        EventsWorker.drain_all(timeout=_LINES_SECONDS)
 
     def pause_schedules(self) -> int:
         """Pause every schedule, so that a demo on two cores runs what it shows and nothing beside; return how many."""
