@@ -47,6 +47,7 @@ bench: setup
 	@$(BIN)/python -m bench.artifacts
 	@$(BIN)/python -m bench.vectors
 	@$(BIN)/python -m bench.features
+	@$(BIN)/python -m bench.failover
 
 # Needs PREFECT_API_URL and UNDERSTUDY_CONFIG; may be run again at any time.
 deploy: setup

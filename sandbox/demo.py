@@ -198,7 +198,8 @@ class Demo:
         for row in proof.rows:
             self.say(f"{'held  ' if row.held else 'FAILED'}  {row.name}: {row.sentence}")
         print(proof.text(), flush=True)
-        (self.stage.directory / "proof.json").write_text(json.dumps(proof.json(), indent=1), encoding="utf-8")
+        value = {**proof.json(), "button_to_proof_seconds": round(time.monotonic() - self.pressed, 1)}
+        (self.stage.directory / "proof.json").write_text(json.dumps(value, indent=1), encoding="utf-8")
         service = self.stage.settings.service
         self.runs.publish(f"failover-proof-{service}", f"# {ended.name}\n\n{proof.markdown()}")
         self.failed = {row.name for row in proof.rows if not row.held}
