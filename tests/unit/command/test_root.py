@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 
+import pytest
 import yaml
 
 from tests.unit.example import example
@@ -44,6 +45,7 @@ def test_under_json_an_error_is_an_object_on_stdout():
     assert "" == done.stderr
 
 
+@pytest.mark.slow
 def test_a_dead_register_is_unreachable_in_one_sentence(tmp_path):
     path = tmp_path / "c.yaml"
     document = example(**{"register.endpoints": {"s3": "http://127.0.0.1:9"}, "vault.url": f"file://{tmp_path}/vault"})

@@ -275,6 +275,7 @@ def test_a_claim_whose_answer_is_lost_says_that_writes_may_be_off_and_is_resumed
     assert "done" == press(plan, world).verdict
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("listener", ["raises", "hangs"])
 def test_a_listener_that_fails_or_hangs_holds_nothing_up(world: World, listener: str) -> None:
     def listen(event: Event) -> None:

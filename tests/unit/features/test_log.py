@@ -172,6 +172,7 @@ def test_a_name_that_is_no_key_is_refused() -> None:
         LogWriter(MemoryStore(), "a/b")
 
 
+@pytest.mark.slow
 def test_every_row_acknowledged_before_the_promise_is_in_the_log() -> None:
     """Read the promise first, then the log, as a replicator does, while writers are at work."""
     store = MemoryStore()

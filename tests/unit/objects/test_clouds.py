@@ -105,6 +105,7 @@ class RefusingTokens(BaseHTTPRequestHandler):
         return
 
 
+@pytest.mark.slow
 def test_a_token_that_is_refused_is_no_dead_site(monkeypatch: pytest.MonkeyPatch) -> None:
     server = HTTPServer(("127.0.0.1", 0), RefusingTokens)
     threading.Thread(target=server.serve_forever, daemon=True).start()

@@ -154,6 +154,7 @@ def test_rows_by_pack_come_together_by_offset(vault):
     assert [row(1, pack=2)] == found[digest("pack2").hex()]
 
 
+@pytest.mark.slow
 def test_a_hundred_thousand_rows_take_less_than_seventy_bytes_each(vault):
     append(vault, [row(number, pack=number % 50) for number in range(100_000)])
     tracemalloc.start()
