@@ -41,7 +41,7 @@ test: setup lint
 
 quick: setup
 	@$(BIN)/ruff check -q .
-	@$(BIN)/pytest -n $(WORKERS) --dist worksteal -m "not slow and not prefect" tests/unit tests/house
+	@$(BIN)/pytest -n $(WORKERS) --dist loadfile -m "not slow and not prefect" tests/unit tests/house
 
 bench: setup
 	@$(BIN)/python -m bench.artifacts
