@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 import time
 from datetime import UTC, datetime
@@ -97,7 +96,6 @@ class Demo:
         began = time.monotonic()
         self.stage.start_servers(self.say)
         self.say(f"{len(self.stage.processes)} processes up in {human_seconds(time.monotonic() - began)}")
-        os.environ.update(self.stage.environment)
 
     def seed(self) -> None:
         """Step 2: a real model, real passages embedded by it, features with a history."""

@@ -103,6 +103,7 @@ class Stage:
         self._recording = threading.Lock()
         self._lock: IO[str] | None = None
         self._kept = False
+        self._outer: dict[str, str | None] = {}
         self._mark = secrets.token_hex(8)  # carried by this stage's processes alone
 
     # ------------------------------------------------------------------ starting
@@ -200,8 +201,18 @@ class Stage:
                 each.kill()
             place.clear()
         self._kill_stragglers()
+        self._restore_environment()
         (self.directory / process.STATE).unlink(missing_ok=True)
         self._give_directory()
+
+    def _restore_environment(self) -> None:
+        """Give this process the variables back that it had: what comes after a stage must not meet its password."""
+        for name, value in self._outer.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+        self._outer = {}
 
     def _kill_stragglers(self) -> None:
         """End what carries this stage's mark: started a moment ago, or by a server in a session of its own."""
@@ -282,6 +293,7 @@ class Stage:
                 "PREFECT_SERVER_DATABASE_CONNECTION_TIMEOUT": "60",
                 "PREFECT_CLI_COLORS": "false",
             }
+        self._outer = {name: os.environ.get(name) for name in self.environment}
         os.environ.update(self.environment)
         quoted = "".join(f"export {name}='{value}'\n" for name, value in sorted(self.environment.items()))
         file = self.directory / "environment"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import os
 import re
 import time
 from typing import TYPE_CHECKING
@@ -62,12 +63,14 @@ def test_a_server_that_does_not_come_up_ends_the_others_at_once(
     )
     log = tmp_path / "bystander.log"
     bystander = launch(["sleep", "60"], name="not of the stage", log=log, ready=lambda: True)
+    outer = dict(os.environ)
     began = time.monotonic()
     stage = Stage(tmp_path / "stage", prefect=False, passages=10)
     with pytest.raises(ServerDidNotStart, match=r"No module named sandbox\.no"):
         stage.start_servers()
     assert time.monotonic() - began < 20
     assert [] == marked(stage._mark)
+    assert outer == dict(os.environ)
     assert bystander.running()
     bystander.kill()
     Stage(tmp_path / "stage")._take_directory(print)
