@@ -76,7 +76,9 @@ class ObjectStore(Protocol):
         """Return exactly ``length`` bytes from ``start``. Raises NotFound; Corrupt when there are fewer."""
 
     def create(self, key: str, data: bytes) -> ObjectInfo:
-        """Write all bytes in one conditional request, only if nothing is there. Raises Conflict when something is.
+        """Write all bytes in one conditional step, only if nothing is there. Raises Conflict when something is.
+
+        One request, or (GCS above 8 MiB) one upload session that carries the condition and shows nothing before its end.
 
         After a lost answer the store is asked what is there: equal bytes are success, others are a Conflict.
         """
