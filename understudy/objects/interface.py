@@ -78,7 +78,8 @@ class ObjectStore(Protocol):
     def create(self, key: str, data: bytes) -> ObjectInfo:
         """Write all bytes in one conditional step, only if nothing is there. Raises Conflict when something is.
 
-        One request, or (GCS above 8 MiB) one upload session that carries the condition and shows nothing before its end.
+        One request, or (GCS above 8 MiB) one upload session that carries the condition and shows nothing before it
+        ends.
 
         After a lost answer the store is asked what is there: equal bytes are success, others are a Conflict.
         """
