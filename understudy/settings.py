@@ -129,6 +129,12 @@ class VaultSettings(_Strict):
 
     url: Url
     home_url: Url | None = None
+    sign_with: Reference | None = Field(
+        default=None, description="the private Ed25519 key of the replicator; absent: manifests are not signed"
+    )
+    trust: tuple[str, ...] = Field(
+        default=(), description="public keys (ed25519:BASE64) whose manifests are read; empty: signatures are not asked"
+    )
 
 
 class RegisterSettings(Access):
@@ -201,6 +207,15 @@ class Alerts(Access):
     url: str = Field(description="route53-health-check://ID")
 
 
+class Metrics(_Strict):
+    """Where measurements go, and who is pinged after each verified replication."""
+
+    otlp: Url | None = Field(default=None, description="an OTLP/HTTP collector, http://host:4318")
+    ping: Reference | None = Field(
+        default=None, description="the URL of a dead man's switch outside Prefect, by reference: it is a secret"
+    )
+
+
 class Limits(_Strict):
     """A limit on everything."""
 
@@ -223,6 +238,10 @@ class Settings(_Strict):
     capacity: Capacity
     alerts: Alerts | None = None
     limits: Limits = Limits()
+    metrics: Metrics = Metrics()
+    notify: tuple[Reference, ...] = Field(
+        default=(), description="Prefect notification blocks, block:slack-webhook/NAME or block:pager-duty-webhook/NAME"
+    )
 
     @model_validator(mode="after")
     def _names_are_unique(self) -> Settings:
