@@ -1,11 +1,18 @@
-"""Config -> adapter: the one list of vendors. An SDK is imported when its URL scheme is asked for, not before."""
+"""Config -> adapter: the one list of vendors. An SDK is imported when its URL scheme is asked for, not before.
+
+A vendor from elsewhere joins by an entry point of the group ``understudy.adapters``, named ``<noun>.<scheme>``
+(``vectors.qdrant``), whose object is called like the functions of ``VENDORS``: ``open(url, access, password)``.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NoReturn
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 from urllib.parse import parse_qs, urlsplit
 
-from understudy.errors import InvalidConfig, Unsupported
+from understudy.errors import InvalidConfig, UnderstudyError, Unsupported
 from understudy.secrets import resolve
 from understudy.settings import split_url
 
@@ -19,141 +26,299 @@ if TYPE_CHECKING:
     from understudy.traffic.interface import Traffic
     from understudy.vectors.interface import VectorStore
 
-_EXTRAS = {"boto3": "aws", "botocore": "aws", "google": "gcp", "psycopg": "postgres", "grpc": "gcp"}
+Noun = Literal["objects", "vectors", "features", "traffic", "compute", "alerts"]
+#: Gets the URL as configured, how to reach its cloud, and the password by reference (None where none is configured).
+Opener = Callable[[str, "Access", str | None], Any]
+
+GROUP = "understudy.adapters"
+
+_WORDS: dict[Noun, str] = {
+    "objects": "an object store",
+    "vectors": "a vector index",
+    "features": "an online feature store",
+    "traffic": "a traffic director",
+    "compute": "a group of instances",
+    "alerts": "an alert",
+}
+_EXTRAS = {
+    "boto3": "aws",
+    "botocore": "aws",
+    "google": "gcp",
+    "grpc": "gcp",
+    "psycopg": "postgres",
+    "redis": "redis",
+    "opentelemetry": "metrics",
+}
+
+
+def _s3(url: str, access: Access, password: str | None) -> ObjectStore:
+    del password
+    from understudy.clouds import aws
+    from understudy.objects.s3 import S3Store
+
+    _, bucket, prefix = split_url(url)
+    return S3Store(bucket, prefix, client=aws.client("s3", access))
+
+
+def _gcs(url: str, access: Access, password: str | None) -> ObjectStore:
+    del password
+    from understudy.clouds import gcp
+    from understudy.objects.gcs import GcsStore
+
+    _, bucket, prefix = split_url(url)
+    return GcsStore(bucket, prefix, client=gcp.storage_client(access))
+
+
+def _file(url: str, access: Access, password: str | None) -> ObjectStore:
+    del access, password
+    from understudy.objects.file import FileStore
+
+    return FileStore(urlsplit(url).path)
+
+
+def _pgvector(url: str, access: Access, password: str | None) -> VectorStore:
+    del access  # a database is reached by its own address and password
+    from understudy.vectors.pgvector import PgvectorStore
+
+    return PgvectorStore(url, password=resolve(password) if password else None)
+
+
+def _dynamodb(url: str, access: Access, password: str | None) -> OnlineStore:
+    del password
+    from understudy.clouds import aws
+    from understudy.features.dynamodb import DynamodbStore
+
+    return DynamodbStore(split_url(url)[1], client=aws.client("dynamodb", access))
+
+
+def _bigtable(url: str, access: Access, password: str | None) -> OnlineStore:
+    del password
+    from understudy.clouds import gcp
+    from understudy.features.bigtable import BigtableStore
+
+    _, project, path = split_url(url)
+    instance, _, table = path.partition("/")
+    if not table:
+        raise _unknown("features", url)
+    return BigtableStore(
+        project,
+        instance,
+        table,
+        data=gcp.bigtable_data_client(access, project=project),
+        admin=gcp.bigtable_admin_client(access),
+    )
+
+
+def _route53(url: str, access: Access, password: str | None) -> Traffic:
+    del password
+    from understudy.clouds import aws
+    from understudy.traffic.route53 import Route53Traffic
+
+    _, zone, name = split_url(url)
+    if not name:
+        raise _unknown("traffic", url)
+    return Route53Traffic(zone, name, client=aws.client("route53", access))
+
+
+def _gce(url: str, access: Access, password: str | None) -> Compute:
+    del password
+    from understudy.clouds import gcp
+    from understudy.compute.gce import GceCompute
+
+    _, zone, group = split_url(url)
+    if not group:
+        raise _unknown("compute", url)
+    return GceCompute(
+        getattr(access, "project", None) or "",
+        zone,
+        group,
+        managers=gcp.instance_group_managers_client(access),
+        operations=gcp.zone_operations_client(access),
+    )
+
+
+def _health_check(url: str, access: Access, password: str | None) -> Alerts:
+    del password
+    from understudy.alerts.route53 import Route53Alerts
+    from understudy.clouds import aws
+
+    return Route53Alerts(split_url(url)[1], client=aws.client("route53", access))
+
+
+@dataclass(frozen=True, slots=True)
+class Vendor:
+    """One way to keep one noun.
+
+    Attributes:
+        noun: which interface the adapter fulfils.
+        scheme: of the URL in the config.
+        form: how the URL is written.
+        name: of the product, as people call it.
+        extra: what ``pip install 'understudy[...]'`` brings its SDK; empty when none is needed.
+        adapter: ``module:Class``, whose docstring and ``ABILITIES`` describe it.
+        open: makes the adapter.
+    """
+
+    noun: Noun
+    scheme: str
+    form: str
+    name: str
+    extra: str
+    adapter: str
+    open: Opener
+
+
+VENDORS: tuple[Vendor, ...] = (
+    Vendor("objects", "s3", "s3://bucket/prefix", "Amazon S3 and what speaks it", "aws", "objects.s3:S3Store", _s3),
+    Vendor("objects", "gs", "gs://bucket/prefix", "Google Cloud Storage", "gcp", "objects.gcs:GcsStore", _gcs),
+    Vendor("objects", "file", "file:///folder", "a folder", "", "objects.file:FileStore", _file),
+    Vendor(
+        "vectors",
+        "pgvector",
+        "pgvector://user@host:port/database?table=name",
+        "PostgreSQL with pgvector",
+        "postgres",
+        "vectors.pgvector:PgvectorStore",
+        _pgvector,
+    ),
+    Vendor(
+        "features",
+        "dynamodb",
+        "dynamodb://table",
+        "Amazon DynamoDB",
+        "aws",
+        "features.dynamodb:DynamodbStore",
+        _dynamodb,
+    ),
+    Vendor(
+        "features",
+        "bigtable",
+        "bigtable://project/instance/table",
+        "Google Bigtable",
+        "gcp",
+        "features.bigtable:BigtableStore",
+        _bigtable,
+    ),
+    Vendor(
+        "traffic",
+        "route53",
+        "route53://ZONE_ID/name.example.com",
+        "Amazon Route 53, weighted records",
+        "aws",
+        "traffic.route53:Route53Traffic",
+        _route53,
+    ),
+    Vendor(
+        "compute",
+        "gce",
+        "gce://zone/group",
+        "Google Compute Engine, managed instance group",
+        "gcp",
+        "compute.gce:GceCompute",
+        _gce,
+    ),
+    Vendor(
+        "alerts",
+        "route53-health-check",
+        "route53-health-check://ID",
+        "Amazon Route 53, health check",
+        "aws",
+        "alerts.route53:Route53Alerts",
+        _health_check,
+    ),
+)
 
 
 def open_store(url: str, access: Access) -> ObjectStore:
-    """Open a bucket or a prefix of one: ``s3://``, ``gs://`` or ``file://``. Raises InvalidConfig."""
-    scheme, bucket, prefix = split_url(url)
-    try:
-        if scheme == "s3":
-            from understudy.clouds import aws
-            from understudy.objects.s3 import S3Store
-
-            return S3Store(bucket, prefix, client=aws.client("s3", access))
-        if scheme == "gs":
-            from understudy.clouds import gcp
-            from understudy.objects.gcs import GcsStore
-
-            return GcsStore(bucket, prefix, client=gcp.storage_client(access))
-        if scheme == "file":
-            from understudy.objects.file import FileStore
-
-            return FileStore(urlsplit(url).path)
-    except ImportError as error:
-        _missing(error)
-    raise _unknown(url, "an object store", "s3://bucket/prefix, gs://bucket/prefix or file:///folder")
+    """Open a bucket or a prefix of one: ``s3://``, ``gs://`` or ``file://``. Raises InvalidConfig, Unsupported."""
+    store: ObjectStore = _open("objects", url, access)
+    return store
 
 
 def open_vectors(url: str, access: Access, *, password: str | None = None) -> VectorStore:
-    """Open a vector index: ``pgvector://user@host:port/database?table=name``. Raises InvalidConfig."""
-    del access  # a database is reached by its own address and password
-    parts = urlsplit(url)
-    try:
-        if parts.scheme == "pgvector":
-            from understudy.vectors.pgvector import PgvectorStore
-
-            return PgvectorStore(url, password=resolve(password) if password else None)
-    except ImportError as error:
-        _missing(error)
-    raise _unknown(url, "a vector index", "pgvector://user@host:port/database?table=name")
+    """Open a vector index: ``pgvector://user@host:port/database?table=name``. Raises InvalidConfig, Unsupported."""
+    store: VectorStore = _open("vectors", url, access, password)
+    return store
 
 
-def open_features(url: str, access: Access) -> OnlineStore:
-    """Open an online feature store: ``dynamodb://table`` or ``bigtable://project/instance/table``.
-
-    Raises:
-        InvalidConfig: the URL names neither.
-    """
-    scheme, host, path = split_url(url)
-    try:
-        if scheme == "dynamodb":
-            from understudy.clouds import aws
-            from understudy.features.dynamodb import DynamodbStore
-
-            return DynamodbStore(host, client=aws.client("dynamodb", access))
-        if scheme == "bigtable":
-            from understudy.clouds import gcp
-            from understudy.features.bigtable import BigtableStore
-
-            instance, _, table = path.partition("/")
-            if table:
-                return BigtableStore(
-                    host,
-                    instance,
-                    table,
-                    data=gcp.bigtable_data_client(access, project=host),
-                    admin=gcp.bigtable_admin_client(access),
-                )
-    except ImportError as error:
-        _missing(error)
-    raise _unknown(url, "an online feature store", "dynamodb://table or bigtable://project/instance/table")
+def open_features(url: str, access: Access, *, password: str | None = None) -> OnlineStore:
+    """Open an online feature store: ``dynamodb://table`` and others. Raises InvalidConfig, Unsupported."""
+    store: OnlineStore = _open("features", url, access, password)
+    return store
 
 
 def open_register(settings: Settings) -> Register:
-    """Open the register. Raises InvalidConfig."""
+    """Open the register. Raises InvalidConfig, Unsupported."""
     from understudy.failover.register import Register
 
     return Register(open_store(settings.register_.url, settings.register_))
 
 
 def open_traffic(settings: Settings) -> Traffic:
-    """Open what leads the service's name to a site: ``route53://ZONE/name``. Raises InvalidConfig."""
-    scheme, zone, name = split_url(settings.traffic.url)
-    try:
-        if scheme == "route53" and name:
-            from understudy.clouds import aws
-            from understudy.traffic.route53 import Route53Traffic
-
-            return Route53Traffic(zone, name, client=aws.client("route53", settings.traffic))
-    except ImportError as error:
-        _missing(error)
-    raise _unknown(settings.traffic.url, "a traffic director", "route53://ZONE_ID/name.example.com")
+    """Open what leads the service's name to a site: ``route53://ZONE/name``. Raises InvalidConfig, Unsupported."""
+    traffic: Traffic = _open("traffic", settings.traffic.url, settings.traffic)
+    return traffic
 
 
 def open_compute(settings: Settings, role: SiteRole) -> Compute:
-    """Open a site's group of instances: ``gce://zone/group``. Raises InvalidConfig."""
+    """Open a site's group of instances: ``gce://zone/group``. Raises InvalidConfig, Unsupported."""
     url = settings.capacity.away if role == "away" else settings.capacity.home
     if url is None:
-        raise InvalidConfig(f"capacity.{role} is not configured", hint="write gce://zone/group")
-    scheme, zone, group = split_url(url)
-    site = settings.site(role)
-    try:
-        if scheme == "gce" and group:
-            from understudy.clouds import gcp
-            from understudy.compute.gce import GceCompute
-
-            return GceCompute(
-                site.project or "",
-                zone,
-                group,
-                managers=gcp.instance_group_managers_client(site),
-                operations=gcp.zone_operations_client(site),
-            )
-    except ImportError as error:
-        _missing(error)
-    raise _unknown(url, "a group of instances", "gce://zone/group")
+        raise InvalidConfig(f"capacity.{role} is not configured", hint=f"write {forms('compute')}")
+    compute: Compute = _open("compute", url, settings.site(role))
+    return compute
 
 
 def open_alerts(settings: Settings) -> Alerts:
-    """Open what the monitoring watches: ``route53-health-check://ID``. Raises InvalidConfig."""
+    """Open what the monitoring watches: ``route53-health-check://ID``. Raises InvalidConfig, Unsupported."""
     if settings.alerts is None:
-        raise InvalidConfig("alerts is not configured", hint="write alerts: {url: route53-health-check://ID}")
-    scheme, health_check, _ = split_url(settings.alerts.url)
-    try:
-        if scheme == "route53-health-check":
-            from understudy.alerts.route53 import Route53Alerts
-            from understudy.clouds import aws
+        raise InvalidConfig("alerts is not configured", hint=f"write alerts: {{url: {forms('alerts')}}}")
+    alerts: Alerts = _open("alerts", settings.alerts.url, settings.alerts)
+    return alerts
 
-            return Route53Alerts(health_check, client=aws.client("route53", settings.alerts))
-    except ImportError as error:
-        _missing(error)
-    raise _unknown(settings.alerts.url, "an alert", "route53-health-check://ID")
+
+def forms(noun: Noun) -> str:
+    """Return how a noun's URLs may be written, third parties' too: ``s3://bucket/prefix or file:///folder``."""
+    own = [vendor.form for vendor in VENDORS if vendor.noun == noun]
+    return " or ".join([*own, *(f"{scheme}://..." for found, scheme in third_parties() if found == noun)])
+
+
+def third_parties() -> dict[tuple[str, str], str]:
+    """Return (noun, scheme) -> ``module:object`` of the adapters that other installed packages bring."""
+    found: dict[tuple[str, str], str] = {}
+    for point in entry_points(group=GROUP):
+        noun, _, scheme = point.name.partition(".")
+        if noun in _WORDS and scheme:
+            found[noun, scheme] = point.value
+    return found
 
 
 def query_of(url: str) -> dict[str, str]:
     """Return the options behind ``?`` in an adapter's URL, the last of each."""
     return {name: values[-1] for name, values in parse_qs(urlsplit(url).query).items()}
+
+
+def _open(noun: Noun, url: str, access: Access, password: str | None = None) -> Any:  # noqa: ANN401 - typed by callers
+    scheme = urlsplit(url).scheme
+    opener = next((vendor.open for vendor in VENDORS if (vendor.noun, vendor.scheme) == (noun, scheme)), None)
+    try:
+        return opener(url, access, password) if opener else _open_third_party(noun, scheme, url, access, password)
+    except ImportError as error:
+        _missing(error)
+
+
+def _open_third_party(noun: Noun, scheme: str, url: str, access: Access, password: str | None) -> Any:  # noqa: ANN401
+    for point in entry_points(group=GROUP, name=f"{noun}.{scheme}"):
+        try:
+            return point.load()(url, access, password)
+        except (UnderstudyError, ImportError):
+            raise
+        except Exception as error:
+            raise Unsupported(
+                f"the adapter {point.value} could not open {scheme}://: {type(error).__name__}",
+                hint="an adapter raises the errors of understudy.errors; report it to the package that brings it",
+            ) from error
+    raise _unknown(noun, url)
 
 
 def _missing(error: ImportError) -> NoReturn:
@@ -167,5 +332,5 @@ def _missing(error: ImportError) -> NoReturn:
     ) from error
 
 
-def _unknown(url: str, what: str, forms: str) -> InvalidConfig:
-    return InvalidConfig(f"{url} is not {what} that is known here", hint=f"write {forms}")
+def _unknown(noun: Noun, url: str) -> InvalidConfig:
+    return InvalidConfig(f"{url} is not {_WORDS[noun]} that is known here", hint=f"write {forms(noun)}")

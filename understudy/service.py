@@ -106,7 +106,9 @@ class Service:
 
     def online(self, pair: Pair, role: SiteRole) -> OnlineStore:
         """Open a site's online feature store."""
-        return opening.open_features(pair.home if role == "home" else pair.away, self.settings.site(role))
+        return opening.open_features(
+            pair.home if role == "home" else pair.away, self.settings.site(role), password=pair.password
+        )
 
     def offline(self, pair: Pair, role: SiteRole) -> ObjectStore:
         """Open the offline feature store that a site reads and appends to: at the away site, the vault's own copy."""

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import re
+from importlib import import_module
 from pathlib import Path
+
+from understudy.opening import VENDORS
 
 ROOT = Path(__file__).parents[2]
 PURE = sorted([*ROOT.glob("understudy/**/plan.py"), *ROOT.glob("understudy/**/decide.py")])
@@ -107,16 +111,32 @@ def test_no_file_is_called_utils_or_the_like():
 
 
 def test_every_vendor_known_to_opening_has_a_contract_run():
-    opening = (ROOT / "understudy" / "opening.py").read_text(encoding="utf-8")
-    known = re.findall(
-        r'scheme == "([a-z0-9-]+)".*?import ([A-Z]\w+(?:Store|Traffic|Compute|Alerts))\b', opening, re.DOTALL
-    )
-    assert {"s3", "gs", "file", "pgvector", "dynamodb", "bigtable", "route53", "gce"} <= {scheme for scheme, _ in known}
     contracts = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests" / "contracts").glob("*.py"))
     without = [
-        scheme for scheme, name in known if not re.search(rf"\b{name}\b", contracts) and f"{scheme}://" not in contracts
+        vendor.scheme
+        for vendor in VENDORS
+        if not re.search(rf"\b{vendor.adapter.partition(':')[2]}\b", contracts)
+        and f"{vendor.scheme}://" not in contracts
     ]
     assert [] == without
+
+
+def test_every_vendor_in_the_table_is_the_adapter_that_its_opener_imports():
+    for vendor in VENDORS:
+        module, _, name = vendor.adapter.partition(":")
+        assert isinstance(getattr(import_module(f"understudy.{module}"), name), type)
+        assert name in inspect.getsource(vendor.open)
+        assert vendor.form.startswith(f"{vendor.scheme}://")
+
+
+def test_every_adapter_of_the_product_is_in_the_table():
+    known = {f"understudy.{vendor.adapter.partition(':')[0]}" for vendor in VENDORS}
+    files = {
+        str(path.relative_to(ROOT).with_suffix("")).replace("/", ".")
+        for path in ROOT.glob("understudy/*/*.py")
+        if path.stem in VENDOR_SDK or path.stem == "file"
+    }
+    assert files == known
 
 
 def test_the_flows_hold_no_logic_of_their_own():
