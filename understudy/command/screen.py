@@ -46,9 +46,11 @@ class Screen:
             sys.stdout.write("".join(f"{line}\n" for line in lines))
         sys.stdout.flush()
 
-    def reports(self, reports: Sequence[Report], *, empty: str) -> None:
-        """Print what replications did."""
-        self.result([report.as_json() for report in reports], [report.sentence for report in reports] or [empty])
+    def reports(self, reports: Sequence[Report], *, empty: str, dry: bool = False) -> None:
+        """Print what replications did, or would do."""
+        lead = "dry run, nothing was written: " if dry else ""
+        value = [{**report.as_json(), "dry_run": dry} for report in reports]
+        self.result(value, [lead + report.sentence for report in reports] or [empty])
 
     def progress(self, what: str, done: int, total: int | None, unit: str) -> None:
         """Keep one line of progress on a terminal's stderr."""
