@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import BaseModel, Field
 
 from tasks.house import direct_task
+from tasks.notifying import announced
 from understudy.failover.decide import Acceptances, refused
 from understudy.failover.engine import Outcome, prepare
 from understudy.failover.engine import run as run_plan
 from understudy.failover.plan import Plan, render
-from understudy.failover.plans import plan_to_run, save_plan
+from understudy.failover.plans import plan_to_run, save_plan, target_of
 from understudy.failover.telling import event_line
 from understudy.report import human_seconds
 from understudy.service import open_service
@@ -39,7 +40,7 @@ class AcceptedLoss(BaseModel):
 def make_plan(config: str, site: str = "") -> tuple[Plan, bool]:
     """Observe both sites and keep the plan; also whether its gates would let it run."""
     service = open_service(config or None)
-    target = service.settings.role_of(site) if site else service.standby()
+    target = target_of(service, site)
     plan = prepare(service.world(target), target=target)
     save_plan(service.register.store, plan)
     return plan, not refused(plan.gates)
@@ -61,7 +62,10 @@ def run_engine(
         loss_seconds={loss.component: loss.minutes * 60 for loss in accepted}, unfenced=unfenced, reason=reason
     )
     world = service.world(plan.target, catch_up=catch_up)
-    return run_plan(plan, world, who=who, acceptances=acceptances, progress=_log)
+    with announced(service, plan) as people:
+        outcome = run_plan(plan, world, who=who, acceptances=acceptances, progress=people.heard(_log))
+        people.ended(outcome)
+    return outcome
 
 
 def _log(event: Event) -> None:
@@ -86,4 +90,4 @@ def outcome_page(plan: Plan, outcome: Outcome) -> str:
     ]
     if not outcome.journal_complete:
         lines += ["", "The vault lacks a part of the journal; its second copy is beside the register."]
-    return "\n".join([*lines, "", "next: `understudy status`", ""])
+    return "\n".join([*lines, "", f"next: `understudy report {outcome.epoch}`", ""])

@@ -163,7 +163,8 @@ class FileOutside:
         self._files = files
 
     def health(self, address: str) -> Health:
-        return Health(3, 3) if address == AWAY else Health(0, 3, "connection refused")
+        answered = self._files.read("health")[address]
+        return Health(answered, 3, "" if answered == 3 else "connection refused")
 
     def watch(self, address: str, *, times: int, seconds_max: float, tell: Callable[[str], None]) -> Seen:
         if address != AWAY or self._files.read("traffic") != {"home": 0, "away": 100}:
@@ -184,13 +185,19 @@ def settings() -> Settings:
     )
 
 
-def make(folder: Path) -> None:
-    """Lay out a dead home site whose data is all in the vault, and a standby with one warm instance."""
+def make(folder: Path, *, home_answers: int = 0) -> None:
+    """Lay out a home site whose data is all in the vault, dead if not said otherwise, and a standby of one instance.
+
+    Args:
+        folder: of the world.
+        home_answers: to how many of three probes.
+    """
     for name in ("vault", "register", "outside", "disk"):
         (folder / name).mkdir(parents=True)
     files = Files(folder / "outside", lambda: None)
     files.write("traffic", {"home": 100, "away": 0})
     files.write("compute", 1)
+    files.write("health", {HOME: home_answers, AWAY: 3})
     files.write("alerts", {"address": HOME, "port": 443, "token": "1"})
     for name in ("model", "index", "features"):
         files.write(name, "old")
@@ -254,7 +261,8 @@ def open_world(folder: Path, moment: Callable[[], None] = lambda: None) -> World
 
 def effects(folder: Path) -> list[str]:
     """Return every effect in order."""
-    return (folder / "outside" / "effects.log").read_text().split()
+    log = folder / "outside" / "effects.log"
+    return log.read_text().split() if log.exists() else []
 
 
 def end_state(folder: Path) -> dict[str, Any]:

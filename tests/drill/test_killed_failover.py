@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 EFFECTS = ["model", "index", "features", "shift-25", "resize-4", "shift-100", "alerts"]
 
 
-def drill(folder: Path, what: str) -> list[dict[str, Any]]:
+def drill(folder: Path, what: str) -> Any:
     done = subprocess.run(
         [sys.executable, "-m", "tests.drill.failover_driver", folder, what],
         capture_output=True,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import socket
 import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 @click.group()
 def failover() -> None:
-    """Put the standby on stage: plan, run, status."""
+    """Put the standby on stage: plan, run, status; hold, release, abort."""
 
 
 @failover.command("plan")
@@ -34,11 +35,11 @@ def plan(ctx: Context, target: str | None) -> int:
     from understudy.failover.decide import refused
     from understudy.failover.engine import prepare
     from understudy.failover.plan import render
-    from understudy.failover.plans import save_plan
+    from understudy.failover.plans import save_plan, target_of
     from understudy.service import open_service
 
     service = open_service(ctx.config)
-    role = service.settings.role_of(target) if target else service.standby()
+    role = target_of(service, target or "")
     made = prepare(service.world(role), target=role)
     save_plan(service.register.store, made)
     ctx.screen.result(made.model_dump(mode="json"), [render(made)])
@@ -73,7 +74,8 @@ def run(ctx: Context, /, plan_id: str | None, **options: Any) -> None:  # noqa: 
         acceptances=acceptances,
         progress=_shown_on(ctx.screen),
     )
-    ctx.screen.result(asdict(outcome), [outcome.sentence, "next: understudy status"])
+    following = f"understudy report {outcome.epoch}"
+    ctx.screen.result({**asdict(outcome), "next": following}, [outcome.sentence, f"next: {following}"])
 
 
 @failover.command("status")
@@ -85,8 +87,94 @@ def status(ctx: Context) -> None:
 
     service = open_service(ctx.config)
     names = {"home": service.settings.sites.home.name, "away": service.settings.sites.away.name}
-    found = failover_status(service.register, service.vault, names=names)  # type: ignore[arg-type]
+    found = failover_status(service.register, service.journal_vault(), names=names)  # type: ignore[arg-type]
     ctx.screen.result(found.as_json(), [render_status(found)])
+
+
+@failover.command("hold")
+@click.option("--reason", required=True, metavar="TEXT", help="Why; everybody who is stopped by it is shown this.")
+@click.pass_obj
+def hold(ctx: Context, reason: str) -> None:
+    """Stop and think: no failover starts or is resumed, and a running one stops before its next effect.
+
+    Writes stay as they are: off at both sites, when a failover is stopped before its point of no return.
+    """
+    from understudy.failover import orders
+    from understudy.service import open_service, state_directory
+
+    service = open_service(ctx.config)
+    given = orders.hold(
+        service.register,
+        service.journal_vault(),
+        who=getpass.getuser(),
+        host=socket.gethostname(),
+        reason=reason,
+        directory=state_directory() / "journal" / service.name,
+    )
+    ctx.screen.result(given.as_json(), [given.sentence, f"next: {given.next_command}"])
+
+
+@failover.command("release")
+@click.pass_obj
+def release(ctx: Context) -> None:
+    """Lift the hold, and say what then goes on. What a failover left part way stays: resume it, or abort it."""
+    from understudy.failover import orders
+    from understudy.service import open_service, state_directory
+
+    service = open_service(ctx.config)
+    given = orders.release(
+        service.register,
+        service.journal_vault(),
+        who=getpass.getuser(),
+        host=socket.gethostname(),
+        directory=state_directory() / "journal" / service.name,
+    )
+    ctx.screen.result(given.as_json(), [given.sentence, f"next: {given.next_command}"])
+
+
+@failover.command("abort")
+@click.option("--reason", default="", metavar="TEXT", help="Why; may be left out when an abort is resumed.")
+@click.option(
+    "--accept-dead-home", default="", metavar="REASON", help="Why a site that does not answer gets all traffic."
+)
+@click.option("--leave-capacity", is_flag=True, help="Do not resize the group back; do it by hand later.")
+@click.option("--yes", is_flag=True, help="Do not ask for the service's name.")
+@click.pass_obj
+def abort(ctx: Context, /, **options: Any) -> None:  # noqa: ANN401 - click's own
+    """Undo a failover before its point of no return: traffic back, the group's size back, the epoch released.
+
+    After an interruption the same command resumes. After the point of no return it is refused: forward is the only way.
+    """
+    from understudy.failover.abort import abort as undo
+    from understudy.failover.abort import plan_left, prepare_abort
+    from understudy.failover.decide import Acceptances
+    from understudy.failover.orders import reason_of
+    from understudy.service import open_service
+
+    service = open_service(ctx.config)
+    chosen = plan_left(service.register, service.journal_vault())
+    if chosen is None:
+        value = {"verdict": "nothing", "next": "understudy status"}
+        ctx.screen.result(value, ["nothing to do: no failover is under way", "next: understudy status"])
+        return
+    world = service.world(chosen.target)
+    seen = prepare_abort(chosen, world)
+    if seen is not None:
+        reason_of(options["reason"] or seen.holder.aborting)
+        ctx.screen.say(seen.render())
+        if not options["yes"]:
+            confirm(service)
+    dead_home = reason_of(options["accept_dead_home"]) if options["accept_dead_home"] else ""
+    outcome = undo(
+        chosen,
+        world,
+        who=getpass.getuser(),
+        reason=options["reason"],
+        acceptances=Acceptances(dead_home=dead_home, reason=options["reason"]),
+        leave_capacity=options["leave_capacity"],
+        progress=_shown_on(ctx.screen),
+    )
+    ctx.screen.result(outcome.as_json(), [outcome.sentence, f"next: {outcome.next_command}"])
 
 
 def find_plan(service: Service, plan_id: str | None) -> Plan:

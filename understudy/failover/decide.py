@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -13,12 +13,13 @@ from understudy.report import human_seconds
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from understudy.failover.observed import Observed
+    from understudy.failover.observed import Health, Observed
     from understudy.settings import Settings
 
 Verdict = Literal["ok", "note", "refused"]
 _UNFENCED = "accept-unfenced"
 _LOSS = "accept-loss"
+_DEAD_HOME = "accept-dead-home"
 
 
 class Gate(BaseModel):
@@ -28,8 +29,9 @@ class Gate(BaseModel):
         name: such as ``fence`` or ``rpo vector_index``.
         verdict: ok, note (shown, lets pass) or refused.
         sentence: why, with figures.
-        accept: how a person may take the risk: ``accept-unfenced``, ``accept-loss COMPONENT``, or empty: not at all.
-        seconds: how much would be lost, where that is the question.
+        accept: how a person may take the risk: ``accept-unfenced``, ``accept-loss COMPONENT``, ``accept-dead-home``, or
+            empty: not at all.
+        seconds: how much would be lost, where that is the question; ``watermark`` is since when, by the source's clock.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -39,6 +41,7 @@ class Gate(BaseModel):
     sentence: str
     accept: str = ""
     seconds: float | None = None
+    watermark: datetime | None = None
 
 
 class Acceptances(BaseModel):
@@ -47,6 +50,7 @@ class Acceptances(BaseModel):
     Attributes:
         loss_seconds: at most so much may be lost, by component.
         unfenced: why the old writers are known to be stopped though nothing proves it.
+        dead_home: why an abort gives all traffic to a site that does not answer.
         reason: a ticket or a sentence.
     """
 
@@ -54,12 +58,15 @@ class Acceptances(BaseModel):
 
     loss_seconds: dict[str, float] = Field(default_factory=dict)
     unfenced: str = ""
+    dead_home: str = ""
     reason: str = ""
 
     def covers(self, gate: Gate) -> bool:
         """Whether a refused gate is accepted."""
         if gate.accept == _UNFENCED:
             return bool(self.unfenced)
+        if gate.accept == _DEAD_HOME:
+            return bool(self.dead_home)
         if gate.accept.startswith(_LOSS) and gate.seconds is not None:
             return gate.seconds <= self.loss_seconds.get(gate.accept.removeprefix(_LOSS).strip(), -1.0)
         return False
@@ -77,6 +84,7 @@ def decide(observed: Observed, settings: Settings, *, margin: float) -> tuple[Ga
         margin: seconds that the fence waits beyond the longest lease.
     """
     return (
+        *_hold(observed),
         _register(observed),
         _source(observed),
         _target(observed),
@@ -113,10 +121,33 @@ def _bound_minutes(seconds: float) -> int:
     return math.ceil(minutes / step) * step
 
 
+def decide_abort(health: Health, *, name: str, back: bool) -> Gate:
+    """Return the gate of an abort: the old site must answer, for it serves alone afterwards.
+
+    Args:
+        health: of the old site's front door.
+        name: of the old site.
+        back: whether a share of the traffic is at the other site and would go back.
+    """
+    answers = f"{name} answers {health.answered} of {health.asked} probes"
+    if health.asked and health.answered == health.asked:
+        return Gate(name="old site", verdict="ok", sentence=answers)
+    moves = "all traffic would go back to a site" if back else "all traffic would stay at a site"
+    what = "that is dead" if not health.answered else "that does not answer well"
+    sentence = f"{answers} ({health.detail}): {moves} {what}"
+    return Gate(name="old site", verdict="refused", sentence=sentence, accept=_DEAD_HOME)
+
+
+def _hold(observed: Observed) -> list[Gate]:
+    halt = observed.state.halt
+    return [Gate(name="hold", verdict="refused", sentence=f"failovers are {halt.sentence}")] if halt else []
+
+
 def _register(observed: Observed) -> Gate:
     state = observed.state
     if state.holder is not None:
-        sentence = f"{state.holder} holds epoch {state.epoch} with plan {state.holder.plan}, at {state.holder.stage}"
+        doing = f"undoes plan {state.holder.plan}" if state.holder.aborting else f"with plan {state.holder.plan}"
+        sentence = f"{state.holder} holds epoch {state.epoch} {doing}, at {state.holder.stage}"
         return Gate(name="register", verdict="refused", sentence=sentence)
     if state.active == observed.target:
         sentence = f"{observed.names[observed.target]} is active already"
@@ -179,11 +210,18 @@ def _recovery_points(observed: Observed, settings: Settings) -> list[Gate]:
         if lost > target:
             sentence = f"{figures}: OVER TARGET {human_seconds(target)}"
             gates.append(
-                Gate(name=f"rpo {name}", verdict="refused", sentence=sentence, accept=f"{_LOSS} {name}", seconds=lost)
+                Gate(
+                    name=f"rpo {name}",
+                    verdict="refused",
+                    sentence=sentence,
+                    accept=f"{_LOSS} {name}",
+                    seconds=lost,
+                    watermark=min(marks),
+                )
             )
         else:
             sentence = f"{figures} (target {human_seconds(target)})"
-            gates.append(Gate(name=f"rpo {name}", verdict="ok", sentence=sentence, seconds=lost))
+            gates.append(Gate(name=f"rpo {name}", verdict="ok", sentence=sentence, seconds=lost, watermark=min(marks)))
     return gates
 
 

@@ -10,25 +10,25 @@ import logging
 import socket
 import time
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from understudy.errors import HeldByAnother, Refused, StoppedPartWay, UnderstudyError
+from understudy.failover.commander import Commander
 from understudy.failover.decide import NOTHING_ACCEPTED, Acceptances, refused
-from understudy.failover.hold import Hold
-from understudy.failover.journal import Journal
+from understudy.failover.hold import Halted, Hold
 from understudy.failover.observe import observe
 from understudy.failover.plan import STAGES, Plan, difference, make_plan
+from understudy.failover.register import refuse_if_halted
 from understudy.failover.steps import STEPS, Pace, Run
-from understudy.failover.telling import Event, Teller, silent
+from understudy.failover.telling import Teller, silent
 from understudy.report import human_seconds
-from understudy.vault.store import Vault
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from understudy.failover.plan import Action
     from understudy.failover.register import Claim, State
+    from understudy.failover.telling import Event
     from understudy.failover.world import World
     from understudy.settings import SiteRole
 
@@ -116,21 +116,12 @@ def run(
         teller.close()
 
 
-class _Engine:
+class _Engine(Commander):
     """One process's run of a plan."""
 
-    def __init__(
-        self, plan: Plan, world: World, *, who: str, host: str, pace: Pace, tell: Callable[[Event], None]
-    ) -> None:
-        self.plan = plan
-        self.world = world
-        self.who = who
-        self.host = host
-        self.pace = pace
-        self.tell = tell
-        self.epoch = plan.epoch + 1
-        self.journal: Journal
-        self.started = time.monotonic()
+    def __init__(self, plan: Plan, world: World, **more: Any) -> None:  # noqa: ANN401 - see Commander
+        super().__init__(plan, world, **more)
+        self.claiming = self.started
         self.serving: float | None = None
         self.confirmed: float | None = None
 
@@ -141,19 +132,10 @@ class _Engine:
         except UnderstudyError as error:
             message = f"the register at {self.world.register.url} cannot be read: {error.message}"
             raise Refused(message, hint="nothing was changed here; bring it back first") from error
-        self.journal = Journal(
-            self.world.vault,
-            Vault(self.world.register.store),
-            epoch=self.epoch,
-            who=f"{self.who}@{self.host}",
-            plan=self.plan.id,
-            register=state.id,
-            directory=self.world.journal_directory,
-            service=self.plan.service,
-        )
+        self.journal = self.journal_of(state)
         ours = state.epoch == self.epoch and state.holder is not None and state.holder.plan == self.plan.id
         if ours:
-            return self._hold(self._surely(self._take_over), acceptances)
+            return self._hold(self._surely(self.take_over), acceptances)
         finished = state.finished or {}
         if state.holder is None and state.epoch == self.epoch and finished.get("plan") == self.plan.id:
             if "aborted" in finished:
@@ -176,6 +158,7 @@ class _Engine:
         """Observe again; refuse when the plan no longer holds. Raises Refused, HeldByAnother."""
         register, plan = self.world.register, self.plan
         now = register.now()
+        refuse_if_halted(state)
         register.refuse_if_held(state, now)
         if not plan.is_fresh(now):
             age = human_seconds((now - plan.made).total_seconds())
@@ -197,9 +180,20 @@ class _Engine:
             self.journal.open()
         except StoppedPartWay as error:
             raise Refused(f"{error.message}, so nothing was changed", hint="bring the vault back") from error
-        intent = {"plan": self.plan.model_dump(mode="json"), "acceptances": acceptances.model_dump(mode="json")}
+        intent = {
+            "plan": self.plan.model_dump(mode="json"),
+            "acceptances": acceptances.model_dump(mode="json"),
+            "targets": {
+                name: {
+                    "rto_seconds": component.rto.total_seconds(),
+                    "rpo_seconds": component.rpo.total_seconds() if component.rpo else None,
+                }
+                for name, component in self.world.settings.components.items()
+            },
+        }
         self.journal.begin("claim", intent)
-        self._say("validate", "claim", "began", f"claiming epoch {self.epoch}")
+        self.say("validate", "claim", "began", f"claiming epoch {self.epoch}")
+        self.claiming = time.monotonic()
 
     def _claim(self) -> Claim:
         """Claim the epoch. Raises Refused, HeldByAnother."""
@@ -225,31 +219,13 @@ class _Engine:
             raise
         except Exception as error:
             why = error.message if isinstance(error, UnderstudyError) else repr(error)
-            self._say("validate", "claim", "stopped", why, seconds=time.monotonic() - self.started)
+            self.say("validate", "claim", "stopped", why, seconds=time.monotonic() - self.started)
             message = f"epoch {self.epoch} may be claimed, and then writes are off at both sites: {why}"
             raise StoppedPartWay(
                 message,
                 hint="the same command resumes, or finds that nothing was claimed",
                 next_command=f"understudy failover run {self.plan.id}",
             ) from error
-
-    def _take_over(self) -> Claim:
-        """Resume our plan once its holder's hold has lapsed. Raises HeldByAnother at once when that is someone else."""
-        register = self.world.register
-        first = register.read().holder
-        while True:
-            try:
-                return register.take_over(self.plan.id, who=self.who, host=self.host, seconds=self.pace.hold_seconds)
-            except HeldByAnother:
-                holder = register.read().holder
-                if holder is None or first is None:
-                    raise
-                alive = (holder.nonce, holder.beat) != (first.nonce, first.beat)
-                if alive or (holder.who, holder.host) != (self.who, self.host):
-                    raise
-                left = (register.hold_expires(holder) - register.now()).total_seconds()
-                self._say("validate", "", "told", f"the hold of {holder} lapses in {human_seconds(max(left, 0))}")
-                time.sleep(max(self.pace.poll_seconds, min(left / 2, 1.0)))
 
     # ------------------------------------------------------------------ with the epoch held
 
@@ -260,17 +236,19 @@ class _Engine:
             except HeldByAnother:
                 raise
             except UnderstudyError as error:
-                self._leave(hold, error.message)
+                if lost := hold.lost():  # woken up late: what it met is what whoever took over did
+                    raise lost from error
+                self.leave(hold, error.message)
                 message = f"stopped at {hold.stage}: {error.message}"
-                command = f"understudy failover run {self.plan.id}"
+                command = error.next_command if isinstance(error, Halted) else f"understudy failover run {self.plan.id}"
                 raise StoppedPartWay(message, hint=error.hint, next_command=command) from error
             except Exception as error:
-                self._leave(hold, repr(error))
+                self.leave(hold, repr(error))
                 message = f"stopped at {hold.stage}: {error}"
                 command = f"understudy failover run {self.plan.id}"
                 raise StoppedPartWay(message, hint="the same command resumes", next_command=command) from error
             except BaseException:  # Ctrl-C, or a flow that is cancelled
-                self._leave(hold, "interrupted")
+                self.leave(hold, "interrupted")
                 raise
 
     def _go(self, hold: Hold, acceptances: Acceptances) -> Outcome:
@@ -278,12 +256,14 @@ class _Engine:
         if claim.taken_over_from is not None:
             journal.open()
             acceptances = self._recorded(acceptances, claim.taken_over_from)
-            journal.write("takeover", "", {"from": claim.taken_over_from, **_taken(acceptances)}, confirm=hold.check)
-            self._say("validate", "", "told", f"resuming what {claim.taken_over_from} left at epoch {claim.epoch}")
+            journal.write("takeover", "", {"from": claim.taken_over_from, **_taken(acceptances)}, confirm=hold.own)
+            self.say("validate", "", "told", f"resuming what {claim.taken_over_from} left at epoch {claim.epoch}")
         if journal.of("claim", "read_back") is None:
             seen = {"epoch": claim.epoch, "claimed_at": claim.claimed_at.isoformat(), **_taken(acceptances)}
-            journal.write("read_back", "claim", seen, confirm=hold.check)
-            self._say("validate", "claim", "done", f"epoch {claim.epoch} is held by {claim.holder}")
+            if claim.taken_over_from is None:
+                seen["seconds"] = round(time.monotonic() - self.claiming, 3)
+            journal.write("read_back", "claim", seen, confirm=hold.own)
+            self.say("validate", "claim", "done", f"epoch {claim.epoch} is held by {claim.holder}")
         context = Run(
             plan=self.plan, world=self.world, hold=hold, acceptances=acceptances, pace=self.pace, tell=lambda _: None
         )
@@ -297,7 +277,7 @@ class _Engine:
         """Bring one action about, or find it done."""
         journal, step = self.journal, STEPS[action.kind]
         if journal.of(action.id, "read_back") is not None:
-            self._say(action.stage, action.id, "already", f"{action.sentence}: done before")
+            self.say(action.stage, action.id, "already", f"{action.sentence}: done before")
             return
         started = time.monotonic()
         context = Run(
@@ -306,30 +286,30 @@ class _Engine:
             hold=hold,
             acceptances=context.acceptances,
             pace=context.pace,
-            tell=partial(self._tell_about, action, started),
+            tell=self.teller_about(action.stage, action.id),
         )
         begun = journal.of(action.id, "intent")
-        self._say(action.stage, action.id, "began", action.sentence)
+        self.say(action.stage, action.id, "began", action.sentence)
         if begun is not None and step.waits_out(context):
             # Whoever began it can have sent its call just before it was killed: let it arrive, then look.
-            self._wait(self.pace.effect_seconds, context)
-        hold.check()
+            self.wait_out(context)
+        hold.look()
         found = step.done(context, action)
         if found is None:
             if begun is None:
-                journal.write("intent", action.id, action.parameters, confirm=hold.check, essential=action.no_return)
-            hold.check()
+                journal.write("intent", action.id, action.parameters, confirm=hold.own, essential=action.no_return)
+            hold.look()
             effect = step.do(context, action)
-            journal.write("effect", action.id, effect, confirm=hold.check)
+            journal.write("effect", action.id, effect, confirm=hold.own)
             found = step.read_back(context, action, effect)
         seconds = time.monotonic() - started
-        journal.write("read_back", action.id, {**found, "seconds": round(seconds, 3)}, confirm=hold.check)
+        journal.write("read_back", action.id, {**found, "seconds": round(seconds, 3)}, confirm=hold.own)
         elapsed = time.monotonic() - self.started
         if action.kind == "shift" and self.serving is None:
             self.serving = elapsed
         if action.kind == "watch":
             self.confirmed = elapsed
-        self._say(action.stage, action.id, "done", action.sentence, seconds=seconds, data=found)
+        self.say(action.stage, action.id, "done", action.sentence, seconds=seconds, data=found)
 
     def _finish(self, hold: Hold) -> Outcome:
         """Let go of the epoch, with the figures of all resumes together."""
@@ -357,10 +337,10 @@ class _Engine:
         )
         if journal.of("", "finished") is None:
             summary = {"seconds": outcome.seconds, "timings": _by_kind(plan, actions), "stages": stages}
-            journal.write("finished", "", summary, confirm=hold.check)
+            journal.write("finished", "", summary, confirm=hold.own)
         complete = journal.settle()
         register.finish(hold.claim, {"target": plan.target, "seconds": outcome.seconds})
-        self._say("alerts", "", "finished", outcome.sentence, seconds=time.monotonic() - self.started)
+        self.say("alerts", "", "finished", outcome.sentence, seconds=time.monotonic() - self.started)
         return replace(outcome, journal_complete=complete)
 
     # ------------------------------------------------------------------ how
@@ -378,38 +358,6 @@ class _Engine:
             unfenced=acceptances.unfenced or before.unfenced,
             reason=acceptances.reason or before.reason,
         )
-
-    def _wait(self, seconds: float, context: Run) -> None:
-        deadline = time.monotonic() + seconds
-        while (left := deadline - time.monotonic()) > 0:
-            context.tell(f"waiting {human_seconds(left)} until an earlier call can no longer arrive")
-            context.hold.check()
-            time.sleep(min(left, 1.0))
-
-    def _leave(self, hold: Hold, why: str) -> None:
-        """Say in the journal and the register that this process stops; neither may stand in the error's way."""
-        self._say(hold.stage, "", "stopped", why, seconds=time.monotonic() - self.started)
-        try:
-            self.journal.write("stopped", "", {"stage": hold.stage, "why": why}, confirm=hold.check)
-            hold.stop()
-            self.world.register.leave(hold.claim, hold.stage)
-        except UnderstudyError as error:
-            logger.warning("the epoch could not be left in order, its hold lapses by itself: %s", error.message)
-
-    def _tell_about(self, action: Action, started: float, sentence: str) -> None:
-        self._say(action.stage, action.id, "told", sentence, seconds=time.monotonic() - started)
-
-    def _say(
-        self,
-        stage: str,
-        action: str,
-        what: Any,  # noqa: ANN401 - one of Event's words
-        sentence: str,
-        *,
-        seconds: float = 0.0,
-        data: dict[str, Any] | None = None,
-    ) -> None:
-        self.tell(Event(stage, action, what, sentence, seconds, data or {}))
 
 
 def _taken(acceptances: Acceptances) -> dict[str, Any]:

@@ -1,4 +1,7 @@
-"""A commander's hold of an epoch: a sign of life in the register, and the check before every effect."""
+"""A commander's hold of an epoch: a sign of life in the register, and the check before every effect.
+
+Not to be mixed up with the order ``failover hold``, which the register calls a halt: it stops whoever holds an epoch.
+"""
 
 from __future__ import annotations
 
@@ -8,14 +11,19 @@ import time
 from typing import TYPE_CHECKING
 
 from understudy.errors import HeldByAnother, StoppedPartWay, UnderstudyError
+from understudy.failover.register import held_by, lost
 
 if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-    from understudy.failover.register import Claim, Register
+    from understudy.failover.register import Claim, Halt, Register, State
 
 logger = logging.getLogger("understudy.failover")
+
+
+class Halted(StoppedPartWay):
+    """A commander has ordered to stop; nothing failed."""
 
 
 class Hold:
@@ -25,9 +33,21 @@ class Hold:
     before anybody else may take over.
     """
 
-    def __init__(self, register: Register, claim: Claim, *, seconds: float, stage: str = "validate") -> None:
-        """Hold a claim that was made or taken over a moment ago, for ``seconds`` at a time."""
+    def __init__(
+        self, register: Register, claim: Claim, *, seconds: float, stage: str = "validate", despite: Halt | None = None
+    ) -> None:
+        """Hold a claim that was made or taken over a moment ago.
+
+        Args:
+            register: where the signs of life are left.
+            claim: that is held.
+            seconds: for which one sign of life is good.
+            stage: where the engine is.
+            despite: an order to stop that was known, and is passed over, when this began; any other one stops it.
+        """
         self.claim = claim
+        self._despite = despite
+        self._halt: Halt | None = None
         self._register = register
         self._seconds = seconds
         self._stage = stage
@@ -67,7 +87,31 @@ class Hold:
             self._wake.set()
 
     def check(self) -> None:
-        """Return when this process surely holds the epoch.
+        """Return when this process surely holds the epoch, and nobody has ordered it to stop, as far as is known here.
+
+        Raises:
+            HeldByAnother: someone else took over.
+            Halted: a commander ordered to stop.
+            StoppedPartWay: the register did not answer for so long that someone else might have.
+        """
+        self.own()
+        if self._halt is not None:
+            message = f"failovers are {self._halt.sentence}"
+            hint = "after understudy failover release the same command resumes; understudy failover abort goes back"
+            raise Halted(message, hint=hint, next_command="understudy failover release")
+
+    def look(self) -> None:
+        """Ask the register once more, then ``check``: done right before an effect, so that an order stops it."""
+        self._ask()
+        self.check()
+
+    def lost(self) -> HeldByAnother | None:
+        """Ask the register once more whether somebody else took over: then an error was theirs to make, not ours."""
+        self._ask()
+        return self._lost
+
+    def own(self) -> None:
+        """Return when this process surely holds the epoch: what was done may be written down.
 
         Raises:
             HeldByAnother: someone else took over.
@@ -90,13 +134,26 @@ class Hold:
     def _beat(self) -> None:
         sent = time.monotonic()
         try:
-            self._register.beat(self.claim, self._stage)
+            self._notice(self._register.beat(self.claim, self._stage))
         except HeldByAnother as error:
             self._lost = error
         except UnderstudyError as error:
             logger.warning("no sign of life could be left in the register: %s", error.message)
         else:
             self._good_until = sent + self._seconds
+
+    def _ask(self) -> None:
+        try:
+            self._notice(self._register.read())
+        except UnderstudyError as error:
+            logger.warning("the register does not answer: %s", error.message)
+
+    def _notice(self, state: State) -> None:
+        """Learn what the register says about this claim and about orders to stop."""
+        holder, halt = state.holder, state.halt
+        if holder is None or holder.nonce != self.claim.nonce:
+            self._lost = held_by(holder, state.epoch) if holder else lost(self.claim, state)
+        self._halt = None if halt is None or (self._despite and halt.nonce == self._despite.nonce) else halt
 
     def _run(self) -> None:
         while not self._stopping and self._lost is None:

@@ -10,7 +10,7 @@ import json
 import logging
 import os
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("understudy.failover")
 
-Kind = Literal["intent", "effect", "read_back", "takeover", "refused", "stopped", "finished"]
+Kind = Literal[
+    "intent", "effect", "read_back", "takeover", "refused", "stopped", "finished", "hold", "release", "aborted"
+]
 PREFIX = "journal/"
 _SUFFIX = ".json"
 _ASK_AGAIN_SECONDS = 10.0
@@ -37,14 +39,15 @@ class Entry:
     Attributes:
         n: its number within the epoch, from 1.
         kind: intent (about to), effect (the vendor answered), read_back (seen to be so), takeover, refused, stopped,
-            finished.
-        action: the plan's id of the action, such as ``scale``; empty for takeover and finished.
+            finished, aborted; hold and release are orders, which others than the holder may write too.
+        action: the plan's id of the action, such as ``scale``, or ``undo-scale``; empty for takeover and what follows.
         time: of the machine that wrote it; for people, never compared.
         who: a person at a machine.
         plan: the id of the plan.
         register: which register's epoch it is. Epochs begin anew with a new register, and what was done in another
             one's second epoch says nothing about this one's.
         data: what was meant, answered or seen; JSON values.
+        clock: the register's clock when it was written, to about a second; empty when it was not known.
     """
 
     epoch: int
@@ -56,6 +59,10 @@ class Entry:
     plan: str
     register: str = ""
     data: dict[str, Any] = field(default_factory=dict)
+    clock: str = ""
+
+
+_FIELDS = frozenset(each.name for each in fields(Entry))
 
 
 class Journal:
@@ -72,6 +79,7 @@ class Journal:
         register: str,
         directory: Path | None = None,
         service: str = "",
+        clock: Callable[[], datetime | None] = lambda: None,
     ) -> None:
         """Name the journal; ``open`` reads it.
 
@@ -84,6 +92,7 @@ class Journal:
             register: the id of the register whose epoch it is; entries of another one are passed over.
             directory: of the copy on the local disk; None keeps none.
             service: part of that file's name.
+            clock: the register's, without asking it; None when it is not known.
         """
         self.entries: list[Entry] = []
         self.epoch = epoch
@@ -92,6 +101,7 @@ class Journal:
         self._who = who
         self._plan = plan
         self._register = register
+        self._clock = clock
         self._highest = 0  # number in any copy, of entries that are passed over too
         self._prefix = prefix_of(epoch)
         self._file = directory / f"journal-{service}-{register}-{epoch}.jsonl" if directory else None
@@ -218,7 +228,9 @@ class Journal:
     # ------------------------------------------------------------------ copies
 
     def _entry(self, n: int, kind: Kind, action: str, data: dict[str, Any]) -> Entry:
+        clock = self._clock()
         return Entry(
+            clock=clock.isoformat(timespec="milliseconds") if clock else "",
             epoch=self.epoch,
             n=n,
             kind=kind,
@@ -271,8 +283,8 @@ class Journal:
         entries = []
         for line in self._file.read_text(encoding="utf-8").splitlines():
             try:
-                entry = Entry(**json.loads(line))
-            except (ValueError, TypeError):  # the line that a kill cut short
+                entry = _entry_of(json.loads(line))
+            except (ValueError, TypeError, AttributeError):  # the line that a kill cut short
                 continue
             if entry.epoch == self.epoch:
                 entries.append(entry)
@@ -305,7 +317,7 @@ def prefix_of(epoch: int) -> str:
 def read_journal(vault: Vault, epoch: int) -> list[Entry]:
     """Return an epoch's entries in order; empty when there are none. Raises Unreachable, Corrupt."""
     prefix = prefix_of(epoch)
-    return [Entry(**vault.read_json(f"{prefix}{numbered(n)}{_SUFFIX}")) for n in vault.sequences(prefix)]
+    return [_entry_of(vault.read_json(f"{prefix}{numbered(n)}{_SUFFIX}")) for n in vault.sequences(prefix)]
 
 
 def read_newest(vault: Vault, epoch: int) -> Entry:
@@ -314,7 +326,12 @@ def read_newest(vault: Vault, epoch: int) -> Entry:
     if not last:
         message = f"epoch {epoch} has no journal"
         raise NotReady(message)
-    return Entry(**vault.read_json(f"{prefix_of(epoch)}{numbered(last)}{_SUFFIX}"))
+    return _entry_of(vault.read_json(f"{prefix_of(epoch)}{numbered(last)}{_SUFFIX}"))
+
+
+def _entry_of(values: dict[str, Any]) -> Entry:
+    """Return an entry; what a later version added to it is passed over. Raises TypeError."""
+    return Entry(**{name: value for name, value in values.items() if name in _FIELDS})
 
 
 def _dump(entry: Entry) -> bytes:

@@ -5,7 +5,6 @@ Only the register must answer: without it nobody may say who is active.
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -13,6 +12,7 @@ from understudy.errors import NotFound, Refused, UnderstudyError
 from understudy.failover.journal import PREFIX, prefix_of, read_newest
 from understudy.failover.observed import Copied, Observed, Pinned
 from understudy.settings import other
+from understudy.threads import ThreadPool
 from understudy.vault.pointers import watermark_key
 from understudy.vault.store import numbered
 
@@ -56,7 +56,7 @@ def observe(world: World, *, target: SiteRole) -> Observed:
     def look_at_health(site: SiteRole) -> Health:
         return world.outside.health(settings.traffic.addresses[site])
 
-    with ThreadPoolExecutor(max_workers=6, thread_name_prefix="observe") as pool:
+    with ThreadPool(max_workers=6, thread_name_prefix="observe") as pool:
         health = {site: pool.submit(look_at_health, site) for site in (source, target)}
         pinned = pool.submit(seen, "vault", lambda: read_pinned(world.vault, settings.service))
         group = pool.submit(seen, "compute", world.compute.read)

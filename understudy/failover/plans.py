@@ -9,15 +9,38 @@ from pydantic import ValidationError
 
 from understudy.errors import Corrupt, NotFound, Refused
 from understudy.failover.plan import Plan
+from understudy.settings import other
 
 if TYPE_CHECKING:
     from datetime import datetime
 
     from understudy.failover.register import Register
     from understudy.objects.interface import ObjectStore
+    from understudy.service import Service
+    from understudy.settings import SiteRole
 
 _PREFIX = "plans/"
+FAILBACK = "going back is a failback, which is not built yet"
 _ID = re.compile(r"[a-z2-7]{6}")
+
+
+def target_of(service: Service, site: str = "") -> SiteRole:
+    """Return the site that a plan leads to: the one that is named, else the standby.
+
+    Raises:
+        Refused: that site is active already; or it is the home site, and the way home is a failback.
+        InvalidConfig: no site of that name.
+    """
+    settings, active = service.settings, service.active()
+    target = settings.role_of(site) if site else other(active)
+    name = settings.site(target).name
+    if target == active:
+        raise Refused(f"{name} is active already", hint="nothing is to be done", next_command="understudy status")
+    if target == "home":
+        message = f"{settings.site(active).name} is active, so a plan toward {name} cannot be made: {FAILBACK}"
+        hint = f"the service runs UNPROTECTED at {settings.site(active).name} until {name} is rebuilt by hand"
+        raise Refused(message, hint=hint, next_command="understudy status")
+    return target
 
 
 def save_plan(store: ObjectStore, plan: Plan) -> None:

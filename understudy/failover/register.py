@@ -7,10 +7,11 @@ with anything that a machine wrote here.
 
 from __future__ import annotations
 
+import json
 import random
 import secrets
 import time
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -65,6 +66,7 @@ class Holder(_Record):
         seconds: without a sign of life for so long, another process may take over.
         nonce: names the very process.
         claimed_at: a moment on the register's clock not before the claim was committed; the fence counts from it.
+        aborting: why this failover is being undone; empty while it goes forward. Once set it stays: forward is closed.
     """
 
     who: str
@@ -77,10 +79,42 @@ class Holder(_Record):
     seconds: float
     nonce: str
     claimed_at: datetime | None = None
+    aborting: str = ""
 
     def __str__(self) -> str:
         """Say who it is."""
         return f"{self.who}@{self.host}"
+
+    @property
+    def way_on(self) -> str:
+        """The command that goes on with what this holder left part way."""
+        return "understudy failover abort" if self.aborting else f"understudy failover run {self.plan}"
+
+
+class Halt(_Record):
+    """A commander's order that no failover starts or goes on, until it is lifted.
+
+    Attributes:
+        who: gave it; ``host`` is where.
+        reason: in their words.
+        since: the register's clock when it was given.
+        nonce: names the very order.
+    """
+
+    who: str
+    host: str
+    reason: str
+    since: datetime
+    nonce: str
+
+    def __str__(self) -> str:
+        """Say who it is."""
+        return f"{self.who}@{self.host}"
+
+    @property
+    def sentence(self) -> str:
+        """Say who, since when and why; the day too, for a hold may be forgotten."""
+        return f"on hold by {self} since {self.since:%Y-%m-%d %H:%M:%S}Z: {self.reason}"
 
 
 class Fence(_Record):
@@ -104,6 +138,7 @@ class State(_Record):
         leases: by the writer's name.
         fence: the proof at this epoch.
         finished: what the last finished or aborted failover was, for ``status``.
+        halt: the order that holds failovers back; None when there is none.
     """
 
     format: int = FORMAT_VERSION
@@ -117,6 +152,7 @@ class State(_Record):
     leases: dict[str, Lease] = Field(default_factory=dict)
     fence: Fence | None = None
     finished: dict[str, Any] | None = None
+    halt: Halt | None = None
 
     def leases_of(self, site: SiteRole) -> dict[str, Lease]:
         """Return the leases of a site's writers that the register knows, lapsed ones too."""
@@ -149,6 +185,7 @@ class Register:
         """
         self.store = store
         self.margin = margin
+        self._ahead = float("-inf")  # seconds from this process's monotonic clock to the register's, as seen best
 
     @property
     def url(self) -> str:
@@ -157,7 +194,19 @@ class Register:
 
     def now(self) -> datetime:
         """Return the register's own clock. Raises Unreachable."""
-        return self.store.now()
+        now = self.store.now()
+        # The clock ticks in seconds and the answer travels: the greatest difference ever seen is the nearest.
+        self._ahead = max(self._ahead, now.timestamp() - time.monotonic())
+        return now
+
+    def reckoned(self) -> datetime | None:
+        """Return the register's clock without asking it, to about a second; None before the first answer.
+
+        For people who read what happened: no decision is made by it.
+        """
+        if self._ahead == float("-inf"):
+            return None
+        return datetime.fromtimestamp(time.monotonic() + self._ahead, UTC)
 
     def read(self) -> State:
         """Return the register. Raises NotFound before ``initialise``, Unreachable, Corrupt, Unsupported."""
@@ -165,7 +214,11 @@ class Register:
             data = self.store.get(KEY)
         except NotFound as error:
             message = f"there is no register at {self.url}"
-            raise NotFound(message, hint="initialise it once, while the home site serves") from error
+            raise NotFound(
+                message,
+                hint="initialise it once, while the home site serves",
+                next_command="understudy register init",
+            ) from error
         return _parse(data, self.url)
 
     def initialise(self, service: str, *, active: SiteRole = "home") -> State:
@@ -235,13 +288,15 @@ class Register:
 
         Raises:
             HeldByAnother: another commander holds the epoch and lives.
-            Refused: the register is at another epoch, the target is active already, or another plan was left part way.
+            Refused: failovers are on hold, the register is at another epoch, the target is active already, or another
+                plan was left part way.
         """
         nonce = secrets.token_hex(8)
 
         def change(state: State, now: datetime) -> State:
             if state.holder is not None and state.holder.nonce == nonce:
                 return state  # the answer to the first try was lost
+            refuse_if_halted(state)
             self.refuse_if_held(state, now)
             if state.epoch != epoch:
                 message = f"the register is at epoch {state.epoch}, the plan was made at epoch {epoch}"
@@ -258,12 +313,21 @@ class Register:
         state = self._change(change)
         return self._stamp(state, nonce, taken_over_from=None)
 
-    def take_over(self, plan: str, *, who: str, host: str, seconds: float = HOLD_SECONDS) -> Claim:
+    def take_over(self, plan: str, *, who: str, host: str, seconds: float = HOLD_SECONDS, aborting: str = "") -> Claim:
         """Resume what a commander left part way, once the hold has lapsed by the register's clock.
+
+        Args:
+            plan: that was left; only the same plan is resumed or aborted.
+            who: takes over.
+            host: where they are.
+            seconds: without a sign of life for so long, another process may take over.
+            aborting: why it is undone; empty resumes it. From then on it can only be undone. A hold does not keep one
+                from undoing: it holds back what goes forward.
 
         Raises:
             HeldByAnother: the holder still lives.
-            Refused: nobody holds the epoch, or another plan was left part way.
+            Refused: nobody holds the epoch, or another plan was left part way; to resume: failovers are on hold, or
+                this one is being undone; to abort: the target is active already.
         """
         nonce = secrets.token_hex(8)
         before: list[str] = []
@@ -274,9 +338,18 @@ class Register:
             if state.holder is None:
                 message = f"nobody holds epoch {state.epoch}, so there is nothing to resume"
                 raise Refused(message, hint="make a new plan", next_command="understudy failover plan")
+            if aborting:
+                refuse_after_no_return(state)
+            else:
+                refuse_if_halted(state)
             self.refuse_if_held(state, now, unless_plan=plan)
+            if state.holder.aborting and not aborting:
+                message = f"plan {plan} is being undone ({state.holder.aborting}), so it cannot go forward any more"
+                raise Refused(message, hint="end the abort, then make a new plan", next_command=state.holder.way_on)
             before[:] = [str(state.holder)]
             update = {"who": who, "host": host, "nonce": nonce, "beat": now, "seconds": seconds}
+            if aborting:
+                update |= {"aborting": state.holder.aborting or aborting, "stage": "abort"}
             return state.model_copy(update={"holder": state.holder.model_copy(update=update)})
 
         state = self._change(change)
@@ -304,7 +377,7 @@ class Register:
         """Make the target active and let its writers write. A second call changes nothing.
 
         Raises:
-            Refused: no fence proof at this epoch.
+            Refused: no fence proof at this epoch, failovers are on hold, or this one is being undone.
             HeldByAnother: the hold was lost.
         """
 
@@ -315,6 +388,10 @@ class Register:
                 raise Refused(message, hint="fence first, or accept the risk with --accept-unfenced REASON")
             if state.active == holder.target and state.writes:
                 return state
+            refuse_if_halted(state)
+            if holder.aborting:
+                message = f"plan {holder.plan} is being undone ({holder.aborting}), so writes stay where they are"
+                raise Refused(message, next_command=holder.way_on)
             return state.model_copy(update={"active": holder.target, "writes": True, "since": now})
 
         return self._change(change)
@@ -332,33 +409,79 @@ class Register:
         """Let go of the epoch after the last action, and forget the old side's leases. Raises HeldByAnother."""
 
         def change(state: State, now: datetime) -> State:
+            if _ended_by(state, claim):
+                return state  # the answer to the first try was lost
             holder = _own(state, claim)
             kept = {name: lease for name, lease in state.leases.items() if lease.site == state.active}
             finished = {
                 **summary, "epoch": claim.epoch, "plan": holder.plan, "who": str(holder), "at": now.isoformat(),
+                "nonce": claim.nonce,
             }  # fmt: skip
             return state.model_copy(update={"holder": None, "leases": kept, "finished": finished})
 
         return self._change(change)
 
-    def release(self, claim: Claim, reason: str) -> State:
+    def release(self, claim: Claim, reason: str, summary: dict[str, Any] | None = None) -> State:
         """Abort before writes were enabled: the old site stays active and its writers may renew at this epoch.
+
+        Args:
+            claim: that is given up.
+            reason: in the commander's words.
+            summary: more to keep about it; JSON values.
 
         Raises:
             Refused: the target writes already; going back is a failback.
+            HeldByAnother: the hold was lost.
         """
 
         def change(state: State, now: datetime) -> State:
+            if _ended_by(state, claim):
+                return state  # the answer to the first try was lost
             holder = _own(state, claim)
             if state.active == holder.target:
                 message = f"the {holder.target} site is active and writes at epoch {state.epoch}"
                 raise Refused(message, hint="going back is a failback with a plan of its own")
             finished = {
-                "aborted": reason, "epoch": claim.epoch, "plan": holder.plan, "who": str(holder), "at": now.isoformat(),
+                **(summary or {}), "aborted": reason, "epoch": claim.epoch, "plan": holder.plan, "who": str(holder),
+                "at": now.isoformat(), "nonce": claim.nonce,
             }  # fmt: skip
             return state.model_copy(update={"holder": None, "writes": True, "fence": None, "finished": finished})
 
         return self._change(change)
+
+    # ------------------------------------------------------------------ orders
+
+    def halt(self, *, who: str, host: str, reason: str) -> State:
+        """Hold all failovers back: none starts, none is resumed, a running one stops before its next effect.
+
+        Raises:
+            Refused: somebody has done so already; the first order stands, with its reason.
+        """
+        nonce = secrets.token_hex(8)
+
+        def change(state: State, now: datetime) -> State:
+            if state.halt is None:
+                ordered = Halt(who=who, host=host, reason=reason, since=now, nonce=nonce)
+                return state.model_copy(update={"halt": ordered})
+            if state.halt.nonce == nonce:
+                return state
+            message = f"failovers are {state.halt.sentence}. That hold stands"
+            raise Refused(message, hint="speak with them, or lift it", next_command="understudy failover release")
+
+        return self._change(change)
+
+    def lift(self) -> Halt | None:
+        """End the hold and return what it was; None when there was none."""
+        lifted: list[Halt] = []
+
+        def change(state: State, now: datetime) -> State:  # noqa: ARG001
+            if state.halt is None:
+                return state
+            lifted[:] = [state.halt]
+            return state.model_copy(update={"halt": None})
+
+        self._change(change)
+        return lifted[0] if lifted else None
 
     # ------------------------------------------------------------------ how
 
@@ -377,7 +500,7 @@ class Register:
             raise held_by(holder, state.epoch)
         if holder.plan != unless_plan:
             message = f"{holder} left plan {holder.plan} part way, at {holder.stage} of epoch {state.epoch}"
-            raise Refused(message, hint="resume it", next_command=f"understudy failover run {holder.plan}")
+            raise Refused(message, hint="end that first", next_command=holder.way_on)
 
     def _stamp(self, state: State, nonce: str, *, taken_over_from: str | None) -> Claim:
         """Write down a moment not before the claim's commit: the register's clock, asked after the claim's answer."""
@@ -420,9 +543,31 @@ class Register:
         raise Transient(message, hint="look for a writer that renews without pause")
 
 
+def refuse_if_halted(state: State) -> None:
+    """Raise Refused while a commander holds failovers back."""
+    if state.halt is not None:
+        message = f"failovers are {state.halt.sentence}"
+        hint = "nothing was changed by this command; whoever has decided lifts the hold"
+        raise Refused(message, hint=hint, next_command="understudy failover release")
+
+
+def refuse_after_no_return(state: State) -> None:
+    """Raise Refused when what a holder does can no longer be undone: its target is active."""
+    holder = state.holder
+    if holder is not None and state.active == holder.target:
+        message = f"plan {holder.plan} has passed its point of no return: the {holder.target} site is active and writes"
+        raise Refused(message, hint="forward is the only way", next_command=f"understudy failover run {holder.plan}")
+
+
 def held_by(holder: Holder, epoch: int) -> HeldByAnother:
     """Return the error that says who holds an epoch, since when, and where they are."""
     message = f"{holder} holds epoch {epoch} since {holder.since:%H:%M:%S}Z, at {holder.stage}"
+    return HeldByAnother(message, next_command="understudy failover status")
+
+
+def lost(claim: Claim, state: State) -> HeldByAnother:
+    """Return the error that says that a claim has ended without its holder."""
+    message = f"epoch {claim.epoch} is no longer held here; the register is at epoch {state.epoch}"
     return HeldByAnother(message, next_command="understudy failover status")
 
 
@@ -431,12 +576,22 @@ def _own(state: State, claim: Claim) -> Holder:
         return state.holder
     if state.holder is not None:
         raise held_by(state.holder, state.epoch)
-    message = f"epoch {claim.epoch} is no longer held here; the register is at epoch {state.epoch}"
-    raise HeldByAnother(message, next_command="understudy failover status")
+    raise lost(claim, state)
+
+
+def _ended_by(state: State, claim: Claim) -> bool:
+    """Whether this very claim has been finished or given up."""
+    return state.holder is None and (state.finished or {}).get("nonce") == claim.nonce
 
 
 def _dump(state: State) -> bytes:
-    return state.model_dump_json(indent=1).encode()
+    """Return the register's bytes. What is unset and newer than format 1's first writers is left out: they read on."""
+    document = state.model_dump(mode="json")
+    if state.halt is None:
+        del document["halt"]
+    if state.holder is not None and not state.holder.aborting:
+        del document["holder"]["aborting"]
+    return json.dumps(document, indent=1, ensure_ascii=False).encode()
 
 
 def _parse(data: bytes, url: str) -> State:

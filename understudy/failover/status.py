@@ -33,6 +33,8 @@ class FailoverStatus:
         fence: by what the old writers are proven to be stopped at this epoch; empty when they are not.
         leases: seconds since each known writer's last renewal, by name.
         entries: the newest of the journal.
+        hold: who holds failovers back, since when and why; empty when nobody does.
+        aborting: why the failover under way is being undone; empty while it goes forward.
         next_command: what to do.
     """
 
@@ -50,6 +52,8 @@ class FailoverStatus:
     finished: dict[str, Any] | None = None
     entries: tuple[Entry, ...] = ()
     problem: str = ""
+    hold: str = ""
+    aborting: str = ""
     next_command: str = ""
 
     def as_json(self) -> dict[str, Any]:
@@ -89,6 +93,8 @@ def failover_status(register: Register, vault: Vault, *, names: Mapping[SiteRole
         finished=state.finished,
         entries=tuple(journal.entries[-_SHOWN:]),
         problem=problem,
+        hold=state.halt.sentence if state.halt else "",
+        aborting=holder.aborting if holder else "",
         next_command=_next(state, alive=alive),
     )
 
@@ -100,7 +106,8 @@ def render_status(status: FailoverStatus) -> str:
     if status.held_by:
         how = "running" if status.alive else "LEFT PART WAY"
         fence = f", fenced by {status.fence}" if status.fence else ", not fenced"
-        lines.append(f"{how}: {status.held_by} since {status.since}, plan {status.plan}, at {status.stage}{fence}")
+        what = f"abort of plan {status.plan} ({status.aborting})" if status.aborting else f"plan {status.plan}"
+        lines.append(f"{how}: {status.held_by} since {status.since}, {what}, at {status.stage}{fence}")
     elif status.finished:
         what = f"aborted ({status.finished['aborted']})" if "aborted" in status.finished else "finished"
         seconds = status.finished.get("seconds")
@@ -109,6 +116,8 @@ def render_status(status: FailoverStatus) -> str:
             f"last: plan {status.finished['plan']} {what}{took} at epoch {status.finished['epoch']} "
             f"by {status.finished['who']}, {status.finished['at']}"
         )
+    if status.hold:
+        lines.append(f"ON HOLD: failovers are {status.hold}")
     if status.leases:
         writers = ", ".join(f"{name} {human_seconds(max(age, 0))} ago" for name, age in status.leases.items())
         lines.append(f"writers renewed: {writers}")
@@ -123,6 +132,11 @@ def render_status(status: FailoverStatus) -> str:
 
 
 def _next(state: State, *, alive: bool) -> str:
-    if state.holder is None:
-        return ""
-    return "understudy failover status" if alive else f"understudy failover run {state.holder.plan}"
+    if state.holder is not None and alive:
+        return "understudy failover status"
+    if state.halt is not None:
+        return "understudy failover release"
+    if state.holder is not None:
+        return state.holder.way_on
+    ended = state.finished or {}
+    return f"understudy report {state.epoch}" if ended.get("epoch") == state.epoch else ""

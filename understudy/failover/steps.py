@@ -218,7 +218,7 @@ class ShiftStep(_Seen):
         """Ask the front door, then change both records at once."""
         target, share = run.plan.target, int(action.parameters["share"])
         self._await_door(run, str(action.parameters["address"]))
-        run.hold.check()
+        run.hold.look()
         shares: dict[SiteRole, int] = {target: share, other(target): _ALL - share}
         traffic = run.world.traffic
         return {"routing": str(traffic.shift(shares, expected=traffic.read()))}
@@ -325,6 +325,51 @@ class AlertsStep(_Seen):
         return {"watching": f"{watched.address}:{watched.port}"}
 
 
+class UndoTrafficStep(_Seen):
+    """Gives the old site all traffic again: one call, so that the name always leads somewhere."""
+
+    def waits_out(self, run: Run) -> bool:
+        """A late call could bring back a share of the target, unless the vendor compares."""
+        return not run.world.traffic.compare_and_set
+
+    def done(self, run: Run, action: Action) -> dict[str, Any] | None:  # noqa: ARG002
+        """The records say so."""
+        routing = run.world.traffic.read()
+        if routing.share(run.plan.source) != _ALL:
+            return None
+        return {"routing": str(routing), "ttl": routing.ttl}
+
+    def do(self, run: Run, action: Action) -> dict[str, Any]:  # noqa: ARG002
+        """Change both records at once."""
+        traffic = run.world.traffic
+        shares: dict[SiteRole, int] = {run.plan.source: _ALL, run.plan.target: 0}
+        return {"routing": str(traffic.shift(shares, expected=traffic.read()))}
+
+
+class UndoScaleStep(_Seen):
+    """Brings the target's group back to the size it had."""
+
+    def waits_out(self, run: Run) -> bool:  # noqa: ARG002
+        """A late resize would bring back the size of the failover."""
+        return True
+
+    def done(self, run: Run, action: Action) -> dict[str, Any] | None:
+        """There are no more than there were, and the vendor changes nothing more."""
+        group = run.world.compute.read()
+        if group.size > int(action.parameters["to"]) or not group.stable:
+            return None
+        return {"size": group.size, "running": group.running}
+
+    def do(self, run: Run, action: Action) -> dict[str, Any]:
+        """Ask for the size if more are asked for, and wait."""
+        compute, wanted = run.world.compute, int(action.parameters["to"])
+        if compute.read().size > wanted:
+            compute.resize(wanted)
+        seconds = run.world.settings.capacity.wait.total_seconds()
+        group = compute.await_running(compute.read().size, seconds_max=seconds)
+        return {"size": group.size, "running": group.running}
+
+
 STEPS: dict[Kind, Step] = {
     "fence": FenceStep(),
     "model": CatchUpStep("hydrate_model"),
@@ -336,3 +381,6 @@ STEPS: dict[Kind, Step] = {
     "watch": WatchStep(),
     "alerts": AlertsStep(),
 }
+
+#: What undoes an action, by its kind; what is not here leaves nothing behind but verified data at the target.
+UNDO_STEPS: dict[Kind, Step] = {"shift": UndoTrafficStep(), "scale": UndoScaleStep()}

@@ -40,7 +40,9 @@ ramps = st.lists(st.integers(1, 99), max_size=3, unique=True).map(lambda steps: 
 
 @given(situations, ramps, st.integers(0, 5), st.integers(1, 12))
 def test_no_plan_serves_before_it_verified_or_writes_before_it_fenced(observed, ramp, warm, full) -> None:
-    plan = make_plan(observed, settings(**{"traffic.ramp": ramp, "capacity.warm": warm, "capacity.full": full}))
+    plan = make_plan(
+        observed, settings(**{"traffic.ramp": ramp, "capacity.warm": min(warm, full), "capacity.full": full})
+    )
     place = {action.id: number for number, action in enumerate(plan.actions)}
     shifts = [action for action in plan.actions if action.kind == "shift"]
 
