@@ -10,7 +10,7 @@ STAMP := $(VENV)/.synced
 WORKERS ?= 2
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: setup demo down test quick lint bench deploy clean
+.PHONY: setup demo down test contracts servers quick lint bench deploy clean
 
 setup: $(STAMP)
 
@@ -39,6 +39,15 @@ lint: setup
 test: setup lint
 	@$(BIN)/pytest -n $(WORKERS) --dist loadfile
 
+# The same contracts over servers that nobody here wrote; Go, Java and Maven are needed, the first time for some minutes.
+# A server that cannot be had is a skip with its reason, or a failure with REQUIRE_SERVERS=1.
+contracts: setup
+	@$(BIN)/python -m sandbox.servers run -- $(BIN)/pytest -n $(WORKERS) --dist loadfile --real-servers -rfEs tests/contracts
+
+# Start them and let them run: make servers; make servers VERB=status, stop or reset.
+servers: setup
+	@$(BIN)/python -m sandbox.servers $(or $(VERB),start)
+
 quick: setup
 	@$(BIN)/ruff check -q .
 	@$(BIN)/pytest -n $(WORKERS) --dist loadfile -m "not slow and not prefect" tests/unit tests/house
@@ -54,4 +63,4 @@ deploy: setup
 	@$(BIN)/python -m deployments.deploy
 
 clean: down
-	@rm -rf $(VENV) .sandbox .bench
+	@rm -rf $(VENV) .sandbox .servers .bench

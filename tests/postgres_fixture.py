@@ -35,14 +35,19 @@ def postgres_dsn(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     server.kill()
 
 
-@pytest.fixture
-def make_database(postgres_dsn: str) -> Callable[[], str]:
+def databases_on(dsn: str) -> Callable[[], str]:
     """Return what makes an empty database with the extension, and returns ``pgvector://host:port/name``."""
 
     def make() -> str:
         name = f"site_{os.getpid()}_{next(_numbers)}"
-        with psycopg.connect(postgres_dsn, autocommit=True) as connection:
+        with psycopg.connect(dsn, autocommit=True) as connection:
             connection.execute(f"CREATE DATABASE {name}")  # type: ignore[call-overload] # the name is ours
             return f"pgvector://{connection.info.host}:{connection.info.port}/{name}"
 
     return make
+
+
+@pytest.fixture
+def make_database(postgres_dsn: str) -> Callable[[], str]:
+    """Return what makes an empty database on the sandbox's server; see ``databases_on``."""
+    return databases_on(postgres_dsn)

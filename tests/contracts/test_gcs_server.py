@@ -1,6 +1,7 @@
 """The sandbox's GCS server under Google's own client and, where that hides the wire, under plain requests.
 
-What is asserted here is what the JSON API's description says; it cannot prove quotas, permissions or throttling.
+What is asserted here is what the JSON API's description says; it cannot prove quotas, permissions or throttling. With
+``--real-servers`` fake-gcs-server is held to the same tests, so that the sandbox is no mirror of our own belief.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from google.auth.credentials import AnonymousCredentials
 from google.cloud import storage
 
 from sandbox.gcs_server import data_file
+from tests.real_servers import real
 from understudy.clouds import gcp
 from understudy.errors import NotFound
 from understudy.objects.gcs import GcsStore
@@ -25,19 +27,30 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from tests.servers import ObjectServer
     from understudy.settings import Access
 
 KIB256 = 256 * 1024
 
 
+@pytest.fixture(scope="module", params=["gcs", real("fake_gcs")])
+def server(request: pytest.FixtureRequest) -> ObjectServer:
+    return request.getfixturevalue("object_server")(request.param)
+
+
 @pytest.fixture(scope="module")
-def client(gcs_url: str) -> storage.Client:
-    return storage.Client("test", AnonymousCredentials(), client_options={"api_endpoint": gcs_url})
+def url(server: ObjectServer) -> str:
+    return server.url
+
+
+@pytest.fixture(scope="module")
+def client(url: str) -> storage.Client:
+    return storage.Client("test", AnonymousCredentials(), client_options={"api_endpoint": url})
 
 
 @pytest.fixture
-def bucket(client: storage.Client, make_bucket_gcs: Callable[..., str]) -> storage.Bucket:
-    return client.bucket(make_bucket_gcs())
+def bucket(client: storage.Client, server: ObjectServer) -> storage.Bucket:
+    return client.bucket(server.make_bucket())
 
 
 def ask(method: str, url: str, body: bytes = b"", **headers: str) -> Any:
@@ -64,33 +77,49 @@ def test_googles_client_gets_a_412_where_a_generation_does_not_match(bucket: sto
     for generation in (0, blob.generation + 1):
         with pytest.raises(exceptions.PreconditionFailed):
             bucket.blob(blob.name).upload_from_string(b"2", if_generation_match=generation)
-        with pytest.raises(exceptions.PreconditionFailed):
-            bucket.blob(blob.name).delete(if_generation_match=generation)
-    with pytest.raises(exceptions.PreconditionFailed):
-        bucket.blob(blob.name).download_as_bytes(if_generation_match=1)
     bucket.blob(blob.name).upload_from_string(b"2", if_generation_match=blob.generation)
     assert b"2" == bucket.blob(blob.name).download_as_bytes()
 
 
-def test_googles_client_reads_old_generations_and_lists_them(bucket: storage.Bucket) -> None:
+def test_reading_and_deleting_are_conditional_too(bucket: storage.Bucket) -> None:
+    blob = bucket.blob("x")
+    blob.upload_from_string(b"1")
+    for generation in (0, blob.generation + 1):
+        with pytest.raises(exceptions.PreconditionFailed):
+            bucket.blob("x").delete(if_generation_match=generation)
+    with pytest.raises(exceptions.PreconditionFailed):
+        bucket.blob("x").download_as_bytes(if_generation_match=1)
+    assert b"1" == bucket.blob("x").download_as_bytes(if_generation_match=blob.generation)
+    bucket.blob("x").delete(if_generation_match=blob.generation)
+    assert not bucket.blob("x").exists()
+
+
+def write_and_delete(bucket: storage.Bucket) -> list[int]:
     generations = []
     for data in (b"one", b"two", b"three"):
         blob = bucket.blob("x")
         blob.upload_from_string(data)
         generations.append(blob.generation)
     bucket.blob("x").delete()
+    return generations
+
+
+def test_googles_client_reads_old_generations(bucket: storage.Bucket) -> None:
+    generations = write_and_delete(bucket)
     assert [b"one", b"two", b"three"] == [bucket.blob("x", generation=g).download_as_bytes() for g in generations]
     assert not bucket.blob("x").exists()
+
+
+def test_googles_client_lists_old_generations_and_deletes_one(bucket: storage.Bucket) -> None:
+    generations = write_and_delete(bucket)
     assert generations == [found.generation for found in bucket.list_blobs(versions=True)]
     assert [] == list(bucket.list_blobs())
     bucket.blob("x", generation=generations[0]).delete()
     assert generations[1:] == [found.generation for found in bucket.list_blobs(versions=True)]
 
 
-def test_an_unversioned_bucket_forgets_old_generations(
-    client: storage.Client, make_bucket_gcs: Callable[..., str]
-) -> None:
-    bucket = client.bucket(make_bucket_gcs(versioned=False))
+def test_an_unversioned_bucket_forgets_old_generations(client: storage.Client, server: ObjectServer) -> None:
+    bucket = client.bucket(server.make_bucket(versioned=False))
     first = bucket.blob("x")
     first.upload_from_string(b"1")
     bucket.blob("x").upload_from_string(b"2")
@@ -134,22 +163,26 @@ def test_googles_client_copies_and_patches(bucket: storage.Bucket) -> None:
     assert {"why": "test"} == bucket.get_blob("target").metadata
 
 
-def test_a_wrong_checksum_is_refused_and_nothing_is_visible(gcs_url: str, bucket: storage.Bucket) -> None:
+def test_googles_client_is_told_of_a_wrong_checksum(bucket: storage.Bucket) -> None:
     blob = bucket.blob("bad")
     blob.crc32c = "AAAAAA=="
     with pytest.raises(exceptions.BadRequest, match="CRC32C"):
         blob.upload_from_string(b"data", checksum=None)
-    url = f"{gcs_url}/upload/storage/v1/b/{bucket.name}/o"
+    assert [] == list(bucket.list_blobs())
+
+
+def test_a_wrong_checksum_in_a_header_is_refused_and_nothing_is_visible(url: str, bucket: storage.Bucket) -> None:
+    objects = f"{url}/upload/storage/v1/b/{bucket.name}/o"
     wrong = base64.b64encode(b"0" * 16).decode()
-    assert 400 == ask("POST", f"{url}?uploadType=media&name=bad", b"data", Content_MD5=wrong).status
-    session = ask("POST", f"{url}?uploadType=resumable&name=bad").headers["Location"]
+    assert 400 == ask("POST", f"{objects}?uploadType=media&name=bad", b"data", Content_MD5=wrong).status
+    session = ask("POST", f"{objects}?uploadType=resumable&name=bad").headers["Location"]
     assert 400 == ask("PUT", session, b"data", Content_Range="bytes 0-3/4", X_Goog_Hash="crc32c=AAAAAA==").status
     assert [] == list(bucket.list_blobs(versions=True))
 
 
-def test_a_resumable_upload_says_how_far_it_came_and_goes_on_from_there(gcs_url: str, bucket: storage.Bucket) -> None:
+def test_a_resumable_upload_says_how_far_it_came_and_goes_on_from_there(url: str, bucket: storage.Bucket) -> None:
     data = bytes(range(256)) * 2_048  # 512 KiB
-    start = f"{gcs_url}/upload/storage/v1/b/{bucket.name}/o?uploadType=resumable&name=r"
+    start = f"{url}/upload/storage/v1/b/{bucket.name}/o?uploadType=resumable&name=r"
     session = ask("POST", start, X_Upload_Content_Length=str(len(data))).headers["Location"]
 
     def status() -> tuple[int, str | None]:
@@ -161,7 +194,7 @@ def test_a_resumable_upload_says_how_far_it_came_and_goes_on_from_there(gcs_url:
     assert (308, f"bytes=0-{KIB256 - 1}") == (first.status, first.headers["Range"]) == status()
     gap = ask("PUT", session, data[-10:], Content_Range=f"bytes {len(data) - 10}-{len(data) - 1}/{len(data)}")
     assert 400 == gap.status
-    assert 404 == ask("GET", f"{gcs_url}/storage/v1/b/{bucket.name}/o/r").status
+    assert 404 == ask("GET", f"{url}/storage/v1/b/{bucket.name}/o/r").status
     rest = f"bytes {KIB256 - 5}-{len(data) - 1}/{len(data)}"  # overlaps what is there
     done = ask("PUT", session, data[KIB256 - 5 :], Content_Range=rest)
     assert (200, str(len(data))) == (done.status, json.loads(done.data)["size"])
@@ -169,8 +202,8 @@ def test_a_resumable_upload_says_how_far_it_came_and_goes_on_from_there(gcs_url:
     assert data == bucket.blob("r").download_as_bytes()
 
 
-def test_chunks_of_an_unknown_size_come_in_multiples_of_256_kib(gcs_url: str, bucket: storage.Bucket) -> None:
-    start = f"{gcs_url}/upload/storage/v1/b/{bucket.name}/o?uploadType=resumable&name=r"
+def test_chunks_of_an_unknown_size_come_in_multiples_of_256_kib(url: str, bucket: storage.Bucket) -> None:
+    start = f"{url}/upload/storage/v1/b/{bucket.name}/o?uploadType=resumable&name=r"
     session = ask("POST", start).headers["Location"]
     assert 400 == ask("PUT", session, b"x" * 100, Content_Range="bytes 0-99/*").status
     assert 308 == ask("PUT", session, b"x" * KIB256, Content_Range=f"bytes 0-{KIB256 - 1}/*").status
@@ -178,32 +211,37 @@ def test_chunks_of_an_unknown_size_come_in_multiples_of_256_kib(gcs_url: str, bu
     assert KIB256 + 1 == bucket.get_blob("r").size
 
 
-def test_a_cancelled_upload_is_gone(gcs_url: str, bucket: storage.Bucket) -> None:
-    start = f"{gcs_url}/upload/storage/v1/b/{bucket.name}/o?uploadType=resumable&name=r"
+def test_a_cancelled_upload_is_gone(url: str, bucket: storage.Bucket) -> None:
+    start = f"{url}/upload/storage/v1/b/{bucket.name}/o?uploadType=resumable&name=r"
     session = ask("POST", start).headers["Location"]
     assert 499 == ask("DELETE", session).status
     assert 404 == ask("PUT", session, b"x").status
 
 
-def test_a_range_past_the_end_is_a_416_and_errors_are_in_googles_form(gcs_url: str, bucket: storage.Bucket) -> None:
+def test_a_range_past_the_end_is_a_416_and_errors_are_in_googles_form(url: str, bucket: storage.Bucket) -> None:
     bucket.blob("x").upload_from_string(b"12345")
-    url = f"{gcs_url}/storage/v1/b/{bucket.name}/o/x?alt=media"
-    assert 416 == ask("GET", url, Range="bytes=5-").status
-    assert (206, b"45") == ((answer := ask("GET", url, Range="bytes=-2")).status, answer.data)
+    media = f"{url}/storage/v1/b/{bucket.name}/o/x?alt=media"
+    assert 416 == ask("GET", media, Range="bytes=5-").status
+    assert (206, b"45") == ((answer := ask("GET", media, Range="bytes=-2")).status, answer.data)
     assert (206, "bytes 4-4/5") == (
-        (answer := ask("GET", url, Range="bytes=4-9")).status,
+        (answer := ask("GET", media, Range="bytes=4-9")).status,
         answer.headers["Content-Range"],
     )
-    assert 304 == ask("GET", f"{url}&ifGenerationNotMatch={bucket.get_blob('x').generation}").status
-    answer = ask("GET", f"{gcs_url}/storage/v1/b/{bucket.name}/o/none")
+    answer = ask("GET", f"{url}/storage/v1/b/{bucket.name}/o/none")
     error = json.loads(answer.data)["error"]
     assert (404, 404, "notFound") == (answer.status, error["code"], error["errors"][0]["reason"])
     assert "Date" in answer.headers
 
 
-def test_an_upload_cut_in_the_middle_leaves_nothing(gcs_url: str, bucket: storage.Bucket) -> None:
+def test_what_did_not_change_is_not_sent_again(url: str, bucket: storage.Bucket) -> None:
+    bucket.blob("x").upload_from_string(b"1")
+    media = f"{url}/storage/v1/b/{bucket.name}/o/x?alt=media"
+    assert 304 == ask("GET", f"{media}&ifGenerationNotMatch={bucket.get_blob('x').generation}").status
+
+
+def test_an_upload_cut_in_the_middle_leaves_nothing(url: str, bucket: storage.Bucket) -> None:
     pool = urllib3.HTTPConnectionPool(
-        gcs_url.split("//")[1].split(":", maxsplit=1)[0], int(gcs_url.rpartition(":")[2]), retries=False
+        url.split("//")[1].split(":", maxsplit=1)[0], int(url.rpartition(":")[2]), retries=False
     )
     connection = pool._new_conn()
     connection.putrequest("POST", f"/upload/storage/v1/b/{bucket.name}/o?uploadType=media&name=half")

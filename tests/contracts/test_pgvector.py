@@ -14,6 +14,8 @@ import pytest
 
 from sandbox.postgres import PASSWORD_VARIABLE, accepts_connections
 from sandbox.process import free_port, launch
+from tests.postgres_fixture import databases_on
+from tests.real_servers import real
 from tests.vector_sites import TABLE, PgvectorSite, make_rows
 from understudy.errors import Conflict, Denied, InvalidConfig, NotFound, Refused, Unreachable, Unsupported
 from understudy.objects.memory import MemoryStore
@@ -26,6 +28,13 @@ from understudy.vectors.rebuild import rebuild
 from understudy.vectors.verify import verify
 
 INDEX = "products"
+
+
+@pytest.fixture(params=["sandbox", real("postgres")])
+def make_database(request):
+    if request.param == "sandbox":
+        return databases_on(request.getfixturevalue("postgres_dsn"))
+    return databases_on(request.getfixturevalue("real_server")(request.param)["UNDERSTUDY_POSTGRES"])
 
 
 @pytest.fixture

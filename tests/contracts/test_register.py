@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.servers import OBJECT_SERVERS
 from understudy.errors import Conflict, HeldByAnother, NotFound, Refused, Transient, UnderstudyError
 from understudy.failover.hold import Hold
 from understudy.failover.lease import StrictLease
@@ -17,26 +18,21 @@ from understudy.objects.file import FileStore
 from understudy.objects.memory import MemoryStore
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
+    from tests.servers import ObjectServer
     from understudy.objects.interface import ObjectStore
-    from understudy.settings import Access
 
 
-@pytest.fixture(params=["memory", "file", "s3"])
+@pytest.fixture(params=["memory", "file", *OBJECT_SERVERS])
 def register(request: pytest.FixtureRequest, tmp_path: Path) -> Register:
     if request.param == "memory":
         found = Register(MemoryStore(), margin=0.05)
     elif request.param == "file":
         found = Register(FileStore(tmp_path), margin=0.05)
     else:
-        from understudy.clouds import aws
-        from understudy.objects.s3 import S3Store
-
-        access: Access = request.getfixturevalue("aws_access")
-        make: Callable[..., str] = request.getfixturevalue("make_s3_bucket")
-        found = Register(S3Store(make(), "recommender", client=aws.client("s3", access)), margin=2.0)
+        server: ObjectServer = request.getfixturevalue("object_server")(request.param)
+        found = Register(server.open(server.make_bucket(), "recommender"), margin=2.0)
     found.initialise("recommender")
     return found
 

@@ -12,6 +12,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from tests.postgres_fixture import databases_on
+from tests.real_servers import real
 from tests.vector_sites import DIMENSION, LABELS, TABLE, make_rows, make_site
 from understudy.errors import Conflict, Corrupt, NotFound, NotReady, Refused
 from understudy.objects.memory import MemoryStore
@@ -22,7 +24,7 @@ from understudy.vectors.export import export
 from understudy.vectors.rebuild import rebuild
 from understudy.vectors.verify import verify
 
-KINDS = ["memory", "pgvector"]
+KINDS = ["memory", "pgvector", real("postgres")]
 INDEX = "products"
 
 
@@ -44,8 +46,9 @@ def target(kind, make_site_of):
 @pytest.fixture
 def make_site_of(request):
     def make(kind):
-        make_database = request.getfixturevalue("make_database") if kind == "pgvector" else None
-        return make_site(kind, make_database)
+        if kind == "postgres":
+            return make_site(kind, databases_on(request.getfixturevalue("real_server")(kind)["UNDERSTUDY_POSTGRES"]))
+        return make_site(kind, request.getfixturevalue("make_database") if kind == "pgvector" else None)
 
     return make
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from understudy.errors import InvalidConfig
+from understudy.redaction import remember
 from understudy.secrets import resolve
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ POOL_CONNECTIONS = 32
 #: What a sandbox on loopback is given, so that no real key is looked for, nor sent to it.
 _LOOPBACK_KEYS = ("understudy", "loopback", None)
 #: Services whose adapter tries again by itself (understudy.objects.attempts), and knows how long a call can take.
-_OWN_ATTEMPTS = frozenset({"s3", "route53"})
+_OWN_ATTEMPTS = frozenset({"s3", "dynamodb", "route53"})
 _ATTEMPTS = 3
 
 _lock = threading.Lock()
@@ -46,7 +47,7 @@ def client(service: str, access: Access) -> Any:  # noqa: ANN401 - botocore make
     endpoint = access.endpoints.get(service)
     keys: tuple[str | None, str | None, str | None] = (None, None, None)
     if access.credentials:
-        keys = read_credentials(resolve(access.credentials), access.credentials)
+        keys = read_credentials(resolve(access.credentials).reveal(), access.credentials)
     elif endpoint and is_loopback(endpoint):
         keys = _LOOPBACK_KEYS
     own: dict[str, Any] = {"addressing_style": "path" if endpoint else "auto"}
@@ -100,11 +101,18 @@ def read_credentials(text: str, reference: str) -> tuple[str, str, str | None]:
         except (configparser.Error, KeyError):
             found = {}
     try:
-        return found["accesskeyid"], found["secretaccesskey"], found.get("sessiontoken")
+        key, secret = found["accesskeyid"].strip(), found["secretaccesskey"].strip()
     except KeyError:
         message = f"{reference} holds no AWS credentials"
         hint = "write JSON with AccessKeyId and SecretAccessKey, or the form of ~/.aws/credentials"
         raise InvalidConfig(message, hint=hint) from None
+    token = (found.get("sessiontoken") or "").strip() or None
+    if any(not one.isprintable() for one in (key, secret, token or "")):  # a header with them would be shown whole
+        message = f"{reference} holds AWS credentials with characters that no key has"
+        raise InvalidConfig(message, hint="look for line breaks in it")
+    for one in (key, secret, token):
+        remember(one)
+    return key, secret, token
 
 
 def is_loopback(endpoint: str) -> bool:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from understudy.errors import InvalidConfig
+from understudy.redaction import remember
 from understudy.secrets import resolve
 
 if TYPE_CHECKING:
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 CONNECT_SECONDS = 2
 READ_SECONDS = 20
 POOL_CONNECTIONS = 32
+
+#: Else a channel waits up to two minutes before it tries again, though its server has long been back.
+_RECONNECT = (("grpc.initial_reconnect_backoff_ms", 200), ("grpc.max_reconnect_backoff_ms", 1_000))
 
 _SCOPES = ("https://www.googleapis.com/auth/cloud-platform",)
 
@@ -45,17 +49,19 @@ def credentials(access: Access, api: str) -> Any:  # noqa: ANN401 - google.auth 
 
     try:
         if access.credentials:
-            return _read_credentials(json.loads(resolve(access.credentials)))
+            return _read_credentials(json.loads(resolve(access.credentials).reveal()))
         return google.auth.default(scopes=_SCOPES)[0]  # type: ignore[no-untyped-call, unused-ignore]
-    except (GoogleAuthError, ValueError, TypeError, KeyError, AttributeError) as error:
+    except (GoogleAuthError, ValueError, TypeError, KeyError, AttributeError):
         what = access.credentials or "Google's default chain"
         message = f"{what} gives no Google Cloud credentials"
         hint = "write the JSON of a service account there, or run gcloud auth application-default login"
-        raise InvalidConfig(message, hint=hint) from error
+        raise InvalidConfig(message, hint=hint) from None  # the cause may hold the text
 
 
 def _read_credentials(value: dict[str, Any]) -> Any:  # noqa: ANN401 - google.auth has no types
     """Return credentials of the kinds we know; one that runs a command of the file's choosing is not among them."""
+    for name in ("private_key", "refresh_token", "client_secret"):
+        remember(value.get(name))
     match value["type"]:
         case "service_account":
             from google.oauth2 import service_account
@@ -120,11 +126,21 @@ def bigtable_data_client(access: Access, *, project: str | None = None) -> Any: 
     """
     from google.cloud.bigtable.data import BigtableDataClient
 
+    class QuickDataClient(BigtableDataClient):
+        """Connects again soon after its server is back. The SDK has no word for this but the channel's own options."""
+
+        def _build_grpc_channel(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - the base's own
+            kwargs["options"] = [*(kwargs.get("options") or ()), *_RECONNECT]
+            return super()._build_grpc_channel(*args, **kwargs)
+
     endpoint = _bigtable_endpoint(access)
     chosen = project or access.project
     if endpoint is None or not _is_loopback(endpoint):
         options = {"api_endpoint": endpoint} if endpoint else None
-        return BigtableDataClient(project=chosen, credentials=credentials(access, "bigtable"), client_options=options)
+        return QuickDataClient(project=chosen, credentials=credentials(access, "bigtable"), client_options=options)
+
+    import grpc
+    from google.cloud.bigtable.data._sync_autogen._swappable_channel import SwappableChannel
 
     address: str = endpoint
 
@@ -138,6 +154,10 @@ def bigtable_data_client(access: Access, *, project: str | None = None) -> Any: 
         @_emulator_host.setter
         def _emulator_host(self, value: str | None) -> None:
             del value
+
+        def _build_grpc_channel(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - the base's own
+            del args, kwargs
+            return SwappableChannel(lambda: grpc.insecure_channel(address, options=_RECONNECT))
 
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Connecting to Bigtable emulator", category=RuntimeWarning)
@@ -157,7 +177,8 @@ def bigtable_admin_client(access: Access) -> Any:  # noqa: ANN401 - the SDK load
         BigtableTableAdminGrpcTransport,
     )
 
-    return BigtableTableAdminClient(transport=BigtableTableAdminGrpcTransport(channel=grpc.insecure_channel(endpoint)))
+    channel = grpc.insecure_channel(endpoint, options=_RECONNECT)
+    return BigtableTableAdminClient(transport=BigtableTableAdminGrpcTransport(channel=channel))
 
 
 def _bigtable_endpoint(access: Access) -> str | None:

@@ -7,7 +7,7 @@ https://cloud.google.com/compute/docs/reference/rest/v1/instanceGroupManagers/re
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, ClassVar, NoReturn
 
 from google.api_core import exceptions as google_errors
 from google.auth.exceptions import GoogleAuthError
@@ -28,6 +28,11 @@ class GceCompute:
     """One managed instance group in one zone."""
 
     control_plane = "Compute Engine API"
+
+    ABILITIES: ClassVar[dict[str, str]] = {
+        "compare-and-set": "no, the size is read back; who resumes waits first",
+        "control plane": "Compute Engine API of the standby's zone",
+    }
 
     def __init__(
         self,

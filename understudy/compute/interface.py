@@ -9,6 +9,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
+#: What every adapter says of itself in ``ABILITIES``, in words; "no" begins what it cannot.
+ABILITIES = ("compare-and-set", "control plane")
+
+
 @dataclass(frozen=True, slots=True)
 class Group:
     """A group of equal instances.

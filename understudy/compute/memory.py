@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from understudy.compute.interface import Group
 from understudy.errors import NotReady, Refused
@@ -15,6 +15,11 @@ class MemoryCompute:
     """A group whose instances run at once, up to a capacity."""
 
     control_plane = "memory"
+
+    ABILITIES: ClassVar[dict[str, str]] = {
+        "compare-and-set": "no",
+        "control plane": "none",
+    }
 
     def __init__(self, name: str, *, size: int, capacity: int = 1000) -> None:
         """Start with ``size`` running instances of at most ``capacity``."""

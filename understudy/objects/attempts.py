@@ -6,7 +6,7 @@ import random
 import time
 from typing import TYPE_CHECKING, TypeVar
 
-from understudy.errors import Conflict, Corrupt, NotFound, Throttled, Transient, Unreachable
+from understudy.errors import Conflict, NotFound, Throttled, Transient, Unreachable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,7 +34,6 @@ def persist(call: Callable[[], Result]) -> Result:
     """Call until it succeeds, a few times; for what may be done twice.
 
     Raises:
-        Corrupt: the body was cut short each time.
         Transient: it was in vain; the last error.
     """
     patience = _Patience()
@@ -44,8 +43,9 @@ def persist(call: Callable[[], Result]) -> Result:
         except Transient as error:
             if not patience.wait_after(error):
                 if isinstance(error, CutShort):
-                    hint = "the stored object is damaged; restore it or push it again"
-                    raise Corrupt(error.message, hint=hint) from error
+                    # A server that says a length and sends less, or a network that cuts: nobody here can tell which.
+                    hint = "run again; when it always ends there the object is damaged: understudy vault verify --deep"
+                    raise CutShort(error.message, hint=hint) from error
                 raise
 
 

@@ -16,7 +16,7 @@ import threading
 import time
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from understudy.errors import Conflict, Corrupt, Denied, NotFound, Unreachable, Unsupported
 from understudy.objects.interface import Abilities, ObjectInfo
@@ -37,9 +37,19 @@ class FileStore:
 
     Several processes may use one folder, if its file system has POSIX locks and hard links (local disks, NFSv4).
 
+    A symbolic link is followed while it stays in the folder. One that leads out of it, or nowhere, and what is neither
+    file nor folder (a device, a pipe), is refused by name: never followed, never opened, never silently left out.
+
     Args:
         folder: absolute path of the folder; a store's prefix is simply a deeper folder.
     """
+
+    ABILITIES: ClassVar[dict[str, str]] = {
+        "create once": "a hard link",
+        "compare-and-set": "under a lock of the folder",
+        "versions": "no",
+        "checksums in listings": "no",
+    }
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         """Name the folder; it is looked for at each call."""
@@ -52,7 +62,8 @@ class FileStore:
         above = prefix.rpartition("/")[0]
         try:
             self._check_root()
-            found = sorted(_walk(self._root / above, above + "/" if above else "", prefix), key=_in_bytes)
+            self._inside(self._root / above, above)
+            found = sorted(self._walk(self._root / above, above + "/" if above else "", prefix), key=_in_bytes)
         except OSError as error:
             raise self._translate(error, prefix) from error
         return iter(found)
@@ -67,8 +78,10 @@ class FileStore:
             status = self._path(key).stat()
         except OSError as error:
             raise self._translate(error, key) from error
-        if not stat.S_ISREG(status.st_mode):
+        if stat.S_ISDIR(status.st_mode):
             raise self._missing(key)
+        if not stat.S_ISREG(status.st_mode):
+            raise self._special(key)
         return _info(key, status)
 
     def get(self, key: str, *, version: str | None = None) -> bytes:
@@ -121,20 +134,37 @@ class FileStore:
         if any(segment in ("", ".", "..") for segment in segments) or "\0" in key or segments[0] == _OWN_FOLDER:
             message = f"{key!r} cannot be a file's name below {self._root}"
             raise Unsupported(message, hint="use keys without empty parts, . and ..")
-        return self._root.joinpath(*segments)
+        path = self._root.joinpath(*segments)
+        self._inside(path, key)
+        return path
+
+    def _inside(self, path: Path, key: str) -> None:
+        """Refuse what a symbolic link leads out of the folder."""
+        root, real = os.path.realpath(self._root), os.path.realpath(path)
+        if real != root and not real.startswith(root.rstrip("/") + "/"):
+            message = f"a symbolic link leads {key!r} out of {self.url}"
+            raise Unsupported(message, hint="put the file itself there, or name the folder where it lies in the config")
+
+    def _special(self, key: str) -> Unsupported:
+        message = f"{key!r} in {self.url} is neither a file nor a folder"
+        return Unsupported(message, hint="devices, pipes and sockets cannot be kept: move it away")
 
     def _check_root(self) -> None:
         if not self._root.is_dir():
             message = f"the folder {self._root} does not exist"
             raise NotFound(message, hint="mount it or make it", next_command=f"mkdir -p {self._root}")
+        self._inside(self._root / _OWN_FOLDER, _OWN_FOLDER)
 
     def _read(self, key: str, start: int, length: int | None, version: str | None) -> bytes:
         if version is not None:
             message = f"{self.url} keeps no versions"
             raise Unsupported(message, hint="read the object without a version")
         try:
-            with self._path(key).open("rb") as file:
-                wanted = os.fstat(file.fileno()).st_size if length is None else length
+            with open(self._path(key), "rb", opener=_open_at_once) as file:
+                status = os.fstat(file.fileno())
+                if not stat.S_ISREG(status.st_mode):
+                    raise self._special(key)
+                wanted = status.st_size if length is None else length
                 file.seek(start)
                 data = file.read(wanted)
         except IsADirectoryError:
@@ -210,6 +240,36 @@ class FileStore:
         finally:
             os.close(descriptor)
 
+    def _walk(self, folder: Path, above: str, prefix: str) -> Iterator[ObjectInfo]:
+        """Yield the objects in a folder and below it, in no order; ``above`` is the folder's own part of their keys."""
+        try:
+            entries = list(os.scandir(folder))
+        except (FileNotFoundError, NotADirectoryError):
+            return  # deleted meanwhile, or nothing has this prefix
+        for entry in entries:
+            key = above + entry.name
+            if key == _OWN_FOLDER or not (key.startswith(prefix) or prefix.startswith(key + "/")):
+                continue
+            if entry.is_symlink():
+                self._check_link(folder, key)
+            if entry.is_dir():
+                yield from self._walk(folder / entry.name, key + "/", prefix)
+            elif key.startswith(prefix):
+                with contextlib.suppress(FileNotFoundError):
+                    status = entry.stat()
+                    if not stat.S_ISREG(status.st_mode):
+                        raise self._special(key)
+                    yield _info(key, status)
+
+    def _check_link(self, folder: Path, key: str) -> None:
+        """Refuse a link out of the folder, to nowhere, or back to a folder that it lies in."""
+        path = self._root / key
+        self._inside(path, key)
+        real = os.path.realpath(path)
+        if not path.exists() or os.path.realpath(folder).startswith(real.rstrip("/") + "/") or path.samefile(folder):
+            message = f"the symbolic link {key!r} in {self.url} leads nowhere, or back to where it is"
+            raise Unsupported(message, hint="put the file itself there, or remove the link")
+
     def _missing(self, key: str) -> NotFound:
         return NotFound(f"{key} is not in {self.url}")
 
@@ -236,24 +296,9 @@ def _in_bytes(info: ObjectInfo) -> bytes:
     return os.fsencode(info.key)
 
 
-def _walk(folder: Path, above: str, prefix: str) -> Iterator[ObjectInfo]:
-    """Yield the objects in a folder and below it, in no order; ``above`` is the folder's own part of their keys."""
-    try:
-        entries = list(os.scandir(folder))
-    except (FileNotFoundError, NotADirectoryError):
-        return  # deleted meanwhile, or nothing has this prefix
-    for entry in entries:
-        key = above + entry.name
-        if key == _OWN_FOLDER:
-            continue
-        if entry.is_dir():
-            if key.startswith(prefix) or prefix.startswith(key + "/"):
-                yield from _walk(folder / entry.name, key + "/", prefix)
-        elif key.startswith(prefix):
-            with contextlib.suppress(FileNotFoundError):
-                status = entry.stat()
-                if stat.S_ISREG(status.st_mode):
-                    yield _info(key, status)
+def _open_at_once(path: str, flags: int) -> int:
+    """Open without waiting: a pipe would otherwise hold the reader until somebody writes."""
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def _write(path: Path, key: str, parts: Iterable[bytes], size: int) -> None:

@@ -31,6 +31,10 @@ class ObjectInfo:
     crc32c: str | None = None
 
 
+#: What every adapter says of itself in ``ABILITIES``, in words; "no" begins what it cannot.
+ABILITIES = ("create once", "compare-and-set", "versions", "checksums in listings")
+
+
 @dataclass(frozen=True, slots=True)
 class Abilities:
     """What this store can do; a claimed ability is tested, one that is not claimed raises Unsupported.
@@ -70,7 +74,7 @@ class ObjectStore(Protocol):
         """Describe one object, with its version. Raises NotFound."""
 
     def get(self, key: str, *, version: str | None = None) -> bytes:
-        """Return all bytes, of that version if given. Raises NotFound; Corrupt when the body is shorter than said."""
+        """Return all bytes, of that version if given. Raises NotFound; Unreachable when it is always cut short."""
 
     def get_range(self, key: str, start: int, length: int, *, version: str | None = None) -> bytes:
         """Return exactly ``length`` bytes from ``start``. Raises NotFound; Corrupt when there are fewer."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from understudy.errors import Conflict, Corrupt, NotFound
 from understudy.objects.interface import Abilities, ObjectInfo
@@ -32,6 +32,13 @@ class MemoryStore:
         name: what stands in ``url`` (``memory://name``).
         clock: returns the store's time, aware and in UTC; the system's clock by default.
     """
+
+    ABILITIES: ClassVar[dict[str, str]] = {
+        "create once": "under a lock",
+        "compare-and-set": "under a lock",
+        "versions": "all of them",
+        "checksums in listings": "no",
+    }
 
     def __init__(self, name: str = "store", *, clock: Callable[[], datetime] = _system_clock) -> None:
         """Start empty."""

@@ -10,7 +10,7 @@ import contextlib
 import hashlib
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from botocore.exceptions import (
     BotoCoreError,
@@ -37,6 +37,7 @@ from understudy.errors import (
     Throttled,
     UnderstudyError,
     Unreachable,
+    Unsupported,
 )
 from understudy.objects.attempts import CutShort, NeverSent, persist, persist_write
 from understudy.objects.interface import Abilities, ObjectInfo
@@ -53,10 +54,25 @@ _PAGE_MAX = 1000
 _PART_BYTES_MIN = 8 << 20
 _PARTS_MAX = 10_000
 _MEBIBYTE = 1 << 20
-_DENIED = ("AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken")
+_DENIED = (
+    "AccessDenied",
+    "AuthorizationHeaderMalformed",
+    "ExpiredToken",
+    "InvalidAccessKeyId",
+    "InvalidToken",
+    "SignatureDoesNotMatch",
+    "XAdminUserNotFound",  # versitygw's word for InvalidAccessKeyId, with the status 404
+)
 _THROTTLED = ("SlowDown", "Throttling", "ThrottlingException", "TooManyRequests", "RequestLimitExceeded")
 _BUSY = ("ConditionalRequestConflict", "OperationAborted")
 _MISSING = ("NoSuchKey", "NoSuchVersion")
+#: Of servers that keep objects as files: versitygw's words, then MinIO's.
+_FOLDERS = (
+    "ExistingObjectIsDirectory",
+    "ObjectParentIsFile",
+    "XMinioObjectExistsAsDirectory",
+    "XMinioParentIsObject",
+)
 
 
 class S3Store:
@@ -68,6 +84,13 @@ class S3Store:
         client: see ``understudy.clouds.aws.client``; it must not try again by itself.
         page_max: rows asked for in one page of a listing.
     """
+
+    ABILITIES: ClassVar[dict[str, str]] = {
+        "create once": "If-None-Match: *, also when a multipart upload is completed",
+        "compare-and-set": "If-Match on the ETag",
+        "versions": "where the bucket keeps them",
+        "checksums in listings": "no, a listing has ETags alone",
+    }
 
     def __init__(self, bucket: str, prefix: str = "", *, client: S3Client, page_max: int = _PAGE_MAX) -> None:
         """Name the place; nothing is asked yet."""
@@ -101,15 +124,20 @@ class S3Store:
     def list_versions(self, prefix: str = "") -> Iterator[ObjectInfo]:
         """Like ``list``, with each object's version; reads past the old versions, so it may cost more calls."""
         query: dict[str, Any] = {"Bucket": self._bucket, "Prefix": self._prefix + prefix, "MaxKeys": self._page_max}
+        last = self._prefix
         while True:
             page = self._read("the listing", lambda: self._client.list_object_versions(**query))
             for row in page.get("Versions", ()):
-                if row["IsLatest"] and row["Key"] != self._prefix:
+                # versitygw begins a page with the row that the markers name, S3 with the one behind it.
+                if row["IsLatest"] and row["Key"] != last:
+                    last = row["Key"]
                     yield self._info(row["Key"], row["Size"], row["ETag"], row.get("VersionId"), row["LastModified"])
             if not page.get("IsTruncated"):
                 return
-            query["KeyMarker"] = page["NextKeyMarker"]
-            query["VersionIdMarker"] = page.get("NextVersionIdMarker", "")
+            markers = {"KeyMarker": page["NextKeyMarker"], "VersionIdMarker": page.get("NextVersionIdMarker", "")}
+            if markers.items() <= query.items():
+                raise Permanent(f"the listing of {self.url} does not go on", hint="ask for more rows in one page")
+            query.update(markers)
 
     def head(self, key: str) -> ObjectInfo:
         """Describe one object. Raises NotFound."""
@@ -214,7 +242,13 @@ class S3Store:
             finally:
                 body.close()
 
-        return self._read(key, fetch)
+        try:
+            return self._read(key, fetch)
+        except _NoSuchObject as error:
+            if version is not None and not self.abilities.versions:
+                message = f"{self.url} keeps no versions, so {key} cannot be read as it was"
+                raise Unsupported(message, hint="turn the bucket's versioning on") from error
+            raise
 
     def _put_object(self, key: str, data: bytes, condition: dict[str, Any]) -> ObjectInfo:
         full = self._prefix + key
@@ -322,10 +356,14 @@ def _translate(url: str, what: str, error: ClientError | BotoCoreError) -> Under
         return Permanent(f"{url} could not be asked about {what}: {error}")
     code = str(error.response.get("Error", {}).get("Code", ""))
     status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
-    said = str(error.response.get("Error", {}).get("Message", "")) or code
+    said = str(error.response.get("Error", {}).get("Message", "")).rstrip(".") or code
     if code == "NoSuchUpload":
         return _NoSuchUpload(f"the upload of {what} to {url} is gone")
-    if code in _MISSING or (code in ("404", "405", "InvalidArgument") and _is_missing(error, status)):
+    if code in _DENIED or status in (401, 403):
+        return Denied(f"{url} does not allow it: {said}", hint="look at the credentials and their policy")
+    if code in _MISSING or (
+        code in ("404", "405", "InvalidArgument", "MethodNotAllowed") and _is_missing(error, status)
+    ):
         return _NoSuchObject(f"{what} is not in {url}")
     if status == 404:
         return NotFound(f"{what} is not in {url}: {said}", hint="look at the bucket's name")
@@ -337,8 +375,14 @@ def _translate(url: str, what: str, error: ClientError | BotoCoreError) -> Under
         return Corrupt(f"{what} in {url} ends before the bytes that were asked for")
     if code in _THROTTLED or status == 429:
         return Throttled(f"{url} asks for fewer calls", hint="wait, or lower the number of workers")
-    if code in _DENIED or status in (401, 403):
-        return Denied(f"{url} does not allow it: {said}", hint="look at the credentials and their policy")
+    if code in _FOLDERS:
+        message = (
+            f"{url} cannot hold {what} beside what is there: it keeps objects as files, and one is a folder's name"
+        )
+        return Unsupported(message, hint="name the object otherwise, or use a server that keeps keys as they are")
+    if code == "400":  # the answer to HEAD has no body to say more
+        hint = "look at the credentials, the region and the endpoint"
+        return Denied(f"{url} refuses to be asked about {what}", hint=hint)
     if code in ("BadDigest", "InvalidDigest", "XAmzContentSHA256Mismatch", "XAmzContentChecksumMismatch"):
         return Corrupt(f"{what} reached {url} with other bytes than were sent", hint="run again")
     if status >= 500 or code in ("RequestTimeout", "InternalError"):
@@ -351,10 +395,10 @@ def _is_missing(error: ClientError, status: int) -> bool:
 
     HEAD has no body to say which; 405 is a delete marker asked for by version, InvalidArgument a malformed version.
     """
-    if status == 404:
+    if status in (404, 405):
         return error.operation_name in ("HeadObject", "GetObject")
     message = str(error.response.get("Error", {}).get("Message", ""))
-    return status == 405 or (status == 400 and "version" in message.lower())
+    return status == 400 and "version" in message.lower()
 
 
 def _date(answer: Any) -> datetime:  # noqa: ANN401 - any of boto3's typed dictionaries
