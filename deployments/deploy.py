@@ -1,6 +1,8 @@
 """Deploy everything to Prefect, as often as you like: ``python -m deployments.deploy -c config/production.yaml``.
 
-Creates or updates the two work pools and the deployments of deployments/prefect.yaml for the service of the config.
+Creates or updates, for the service of the config: the two work pools, the deployments of deployments/prefect.yaml, the
+notification blocks that ``notify`` names, and the automations of deployments/automations.yaml. What it finds as it
+should be it leaves alone; what does not belong there any more it names, and removes nothing.
 """
 
 from __future__ import annotations
@@ -14,14 +16,21 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import httpx
 import yaml
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.actions import WorkPoolCreate
+from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
+from prefect.exceptions import ObjectNotFound
+from prefect.settings import PREFECT_API_URL, get_current_settings
 
-from understudy.errors import UnderstudyError
+from deployments.automations import automations, put_automations
+from deployments.blocks import put_blocks
+from understudy.errors import InvalidConfig, UnderstudyError, Unreachable
 from understudy.settings import load_settings
 
 if TYPE_CHECKING:
+    from prefect.client.orchestration import SyncPrefectClient
+
     from understudy.settings import ComponentName, Settings
 
 CHECKOUT = Path(__file__).parents[1]
@@ -67,14 +76,77 @@ def prefect_file(settings: Settings) -> str:
     return yaml.safe_dump(document, sort_keys=False)
 
 
-def deploy(config: Path) -> str:
-    """Deploy for one config and return what was said. Raises InvalidConfig; CalledProcessError with Prefect's words."""
+def deploy(config: Path) -> list[str]:
+    """Deploy for one config and return what was changed, a line each.
+
+    Raises:
+        InvalidConfig: the config is wrong, or ``notify`` names a block that cannot be made; nothing was changed.
+        Unreachable: Prefect does not answer.
+        UnderstudyError: with Prefect's words.
+    """
     settings = load_settings(config)
+    api = PREFECT_API_URL.value()
+    if not api:
+        raise InvalidConfig(
+            "PREFECT_API_URL is not set", hint="set it to your server, such as http://127.0.0.1:4200/api"
+        )
+    try:
+        return _deploy(settings, config)
+    except httpx.TransportError as error:
+        raise Unreachable(f"Prefect at {api} does not answer: {type(error).__name__}") from error
+
+
+def _deploy(settings: Settings, config: Path) -> list[str]:
+    said: list[str] = []
     with get_client(sync_client=True) as client:
+        blocks = put_blocks(client, settings, said)
         for name, description in POOLS.items():
-            client.create_work_pool(WorkPoolCreate(name=name, type="process", description=description), overwrite=True)
+            _put_pool(client, name, description, said)
+        before = _deployments(client, settings)
+        _prefect_deploy(settings, config)
+        after = _deployments(client, settings)
+        said += [f"deployment {name}: created" for name in sorted(set(after) - set(before))]
+        known = {entrypoint for entrypoint, _ in _entrypoints(settings)}
+        said += [
+            f"deployment {name} is not of the file; remove it: prefect deployment delete {name}"
+            for name, entrypoint in sorted(after.items())
+            if entrypoint not in known
+        ]
+        put_automations(client, settings, automations(settings, list(blocks.values())), said)
+    return said
+
+
+def _put_pool(client: SyncPrefectClient, name: str, description: str, said: list[str]) -> None:
+    """Create a pool, or give it its description. What an operator set (type, limit, pause, template) stays."""
+    try:
+        found = client.read_work_pool(name)
+    except ObjectNotFound:
+        client.create_work_pool(WorkPoolCreate(name=name, type="process", description=description))
+        said.append(f"work pool {name}: created")
+        return
+    if found.description != description:
+        client.update_work_pool(name, WorkPoolUpdate(description=description))
+        said.append(f"work pool {name}: updated")
+
+
+def _entrypoints(settings: Settings) -> list[tuple[str, dict[str, Any]]]:
+    document = yaml.safe_load(prefect_file(settings))
+    return [(each["entrypoint"], each) for each in document["deployments"]]
+
+
+def _deployments(client: SyncPrefectClient, settings: Settings) -> dict[str, str]:
+    """Return the service's deployments on the server: FLOW/NAME to entry point."""
+    from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterName
+
+    chosen = DeploymentFilter(name=DeploymentFilterName(any_=[settings.service]))
+    found = client.read_deployments(deployment_filter=chosen)
+    return {f"{client.read_flow(each.flow_id).name}/{each.name}": each.entrypoint or "" for each in found}
+
+
+def _prefect_deploy(settings: Settings, config: Path) -> None:
     environment = {
         **os.environ,
+        **get_current_settings().to_environment_variables(exclude_unset=True),
         "UNDERSTUDY_SERVICE": settings.service,
         "UNDERSTUDY_CONFIG": str(config.resolve()),
         "UNDERSTUDY_CHECKOUT": str(CHECKOUT),
@@ -90,7 +162,6 @@ def deploy(config: Path) -> str:
             f"prefect deploy failed: {(done.stderr or done.stdout).strip().splitlines()[-1]}",
             hint="see that PREFECT_API_URL names a running server",
         )
-    return done.stdout
 
 
 def main() -> int:
@@ -99,10 +170,11 @@ def main() -> int:
     default = os.environ.get("UNDERSTUDY_CONFIG", "config/production.yaml")
     parser.add_argument("-c", "--config", type=Path, default=default)
     try:
-        deploy(parser.parse_args().config)
+        said = deploy(parser.parse_args().config)
     except UnderstudyError as error:
         sys.stderr.write(f"{error}\n")
         return error.exit_code
+    sys.stdout.write("".join(f"{line}\n" for line in said))
     sys.stdout.write("deployed; next: prefect worker start --pool understudy, and another for understudy-failover\n")
     return 0
 

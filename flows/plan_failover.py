@@ -9,6 +9,7 @@ from prefect.client.schemas.objects import State
 
 from tasks.failover import make_plan, plan_page
 from tasks.names import service_name
+from tasks.notifying import announce_standing
 from tasks.screen import planned, refusal, show_page
 from understudy.errors import UnderstudyError
 
@@ -26,4 +27,5 @@ def plan_failover(site: str = "", config: str = "") -> State[Any]:
     except UnderstudyError as error:
         return refusal(error)
     show_page(f"plan-{plan.service}", plan_page(plan), f"plan {plan.id}")
+    announce_standing(config, plan)
     return planned(plan_page(plan), plan.id, may_run=may_run)

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import inspect
 import logging
-import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from prefect.cache_policies import NO_CACHE
 from prefect.tasks import Task
 
+from tasks.blocks import read_secret_block
 from understudy import secrets
-from understudy.errors import InvalidConfig, Transient, UnderstudyError
+from understudy.errors import Transient, UnderstudyError
+from understudy.metrics.after import tell_outside
+from understudy.report import Report
+from understudy.service import open_service
 
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import State, TaskRun
@@ -22,8 +27,6 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 logger = logging.getLogger("understudy.prefect")
-
-BEST_EFFORT_SECONDS = 2.0
 
 #: Prefect hands an extra logger its handler and no level: the product's sentences would stop at the root's WARNING.
 logging.getLogger("understudy").setLevel(logging.INFO)
@@ -50,7 +53,7 @@ def scheduled_task(run_name: str) -> Callable[[Callable[P, R]], Task[P, R]]:
 
     def decorate(function: Callable[P, R]) -> Task[P, R]:
         return Task(
-            fn=function,
+            fn=_measured(function),
             task_run_name=run_name,
             cache_policy=NO_CACHE,
             persist_result=False,
@@ -62,6 +65,43 @@ def scheduled_task(run_name: str) -> Callable[[Callable[P, R]], Task[P, R]]:
     return decorate
 
 
+def _measured(function: Callable[P, R]) -> Callable[P, R]:
+    """Have what a task did told outside (collector, dead man's switch), whether it ended well or not."""
+    signature = inspect.signature(function)
+
+    @functools.wraps(function)
+    def measured(*args: P.args, **kwargs: P.kwargs) -> R:
+        given = signature.bind(*args, **kwargs).arguments
+        began = time.monotonic()
+        try:
+            result = function(*args, **kwargs)
+        except Exception as error:
+            failed = _FAILED_AS.get(kind := getattr(error, "kind", "error"), kind)
+            _tell(function.__name__, given, [], time.monotonic() - began, failed=failed)
+            raise
+        reports = result if isinstance(result, list) else [result]
+        found = [each for each in reports if isinstance(each, Report)]
+        _tell(function.__name__, given, found, time.monotonic() - began)
+        return result
+
+    return measured
+
+
+#: A copy that is held back and an epoch that is held are two things.
+_FAILED_AS = {"held": "held_by_another"}
+
+
+def _tell(operation: str, given: Mapping[str, Any], reports: list[Report], seconds: float, *, failed: str = "") -> None:
+    try:
+        service = open_service(given["config"] or None)
+        on_failovers_path = given.get("set_sequence") is not None
+        tell_outside(
+            service, given["pair"], operation, reports, seconds=seconds, failed=failed, wait=not on_failovers_path
+        )
+    except Exception as error:  # noqa: BLE001 - what only tells of a run must not fail it
+        logger.warning("telling of the run was not possible: %s", error)
+
+
 def direct_task(run_name: str) -> Callable[[Callable[P, R]], Task[P, R]]:
     """Make a task on the failover's path: tried once, for whoever waits decides what comes next."""
 
@@ -69,43 +109,6 @@ def direct_task(run_name: str) -> Callable[[Callable[P, R]], Task[P, R]]:
         return Task(fn=function, task_run_name=run_name, cache_policy=NO_CACHE, persist_result=False)
 
     return decorate
-
-
-def best_effort(action: Callable[[], object], what: str, seconds: float = BEST_EFFORT_SECONDS) -> bool:
-    """Try something that must never hold a failover up; False when it failed or took longer than ``seconds``."""
-    import contextvars
-
-    done: list[bool] = []
-
-    def attempt() -> None:
-        try:
-            action()
-            done.append(True)
-        except Exception as error:  # noqa: BLE001 - whatever goes wrong here must not stop what matters
-            logger.warning("%s was not possible: %s", what, error)
-
-    thread = threading.Thread(target=contextvars.copy_context().run, args=(attempt,), daemon=True, name=f"try {what}")
-    thread.start()
-    thread.join(seconds)
-    if thread.is_alive():
-        logger.warning("%s took longer than %.0f s; going on without it", what, seconds)
-    return bool(done)
-
-
-def read_secret_block(name: str) -> str:
-    """Read ``block:secret/name`` from Prefect. Raises InvalidConfig."""
-    from prefect.blocks.system import Secret
-
-    kind, _, label = name.partition("/")
-    if kind != "secret":
-        raise InvalidConfig(f"block:{name} is of a kind that is not known here", hint="write block:secret/NAME")
-    try:
-        value = Secret.load(label).get()  # type: ignore[union-attr]
-    except ValueError as error:
-        raise InvalidConfig(
-            f"the Prefect secret block {label!r} does not exist", hint="create it under Blocks in the Prefect UI"
-        ) from error
-    return str(value)
 
 
 secrets.resolvers["block"] = read_secret_block

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.states import Completed, Failed
 
-from tasks.house import best_effort
 from understudy.errors import UnderstudyError
 from understudy.report import human_bytes, human_seconds
 from understudy.service import open_service
+from understudy.threads import best_effort
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("understudy.prefect")
 
-_STATE_NAMES = {
+STATE_NAMES = {
     "refused": "Refused",
     "held": "Refused",
     "not_ready": "Missed target",
@@ -71,7 +71,7 @@ def concluded(work: Callable[[], list[Report]], *, key: str) -> State[Any]:
 def refusal(error: UnderstudyError) -> State[Any]:
     """Return the final state of a run that an error ended: its name says what kind, its message what to do."""
     logger.error("%s", error)
-    return Failed(name=_STATE_NAMES.get(error.kind, "Failed"), message=str(error))
+    return Failed(name=STATE_NAMES.get(error.kind, "Failed"), message=str(error))
 
 
 def planned(page: str, plan_id: str, *, may_run: bool) -> State[Any]:

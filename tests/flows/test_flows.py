@@ -18,7 +18,6 @@ from flows.failover import failover
 from flows.plan_failover import plan_failover
 from flows.replicate_artifacts import replicate_artifacts
 from flows.replicate_offline import replicate_offline
-from tasks.house import best_effort
 from tests.unit.example import example
 from tests.unit.failover.situation import settings as situation_settings
 from tests.unit.failover.situation import situation
@@ -26,6 +25,7 @@ from understudy.failover.plan import make_plan
 from understudy.failover.plans import save_plan
 from understudy.objects.file import FileStore
 from understudy.service import open_service
+from understudy.threads import best_effort
 
 pytestmark = [pytest.mark.prefect, pytest.mark.timeout(240)]
 
@@ -150,7 +150,7 @@ def test_the_failover_ends_with_the_prefect_server_dead_since_its_first_step(tmp
 
 def test_what_only_shows_something_is_left_behind_after_two_seconds(caplog):
     began = time.monotonic()
-    with caplog.at_level("WARNING", logger="understudy.prefect"):
+    with caplog.at_level("WARNING", logger="understudy.threads"):
         assert not best_effort(lambda: time.sleep(30), "showing the page")
     assert 1.9 < time.monotonic() - began < 4
     assert "showing the page took longer than 2 s; going on without it" in caplog.text

@@ -1,0 +1,220 @@
+"""The gauges, read from the vault's and the register's pointers: right whichever worker ran, and never remembered."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from understudy import opening
+from understudy.errors import Refused, UnderstudyError
+from understudy.metrics import instruments as i
+from understudy.metrics.instruments import Instrument, Sample
+from understudy.status import judge
+from understudy.threads import ThreadPool
+from understudy.vault.pointers import proven_key, watermark_key
+from understudy.vault.store import Vault
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from understudy.failover.register import State
+    from understudy.service import Service
+    from understudy.settings import ComponentName, Pair, SiteRole
+    from understudy.status import Row
+
+_READERS = 8
+_STORES = ("vault", "register")
+_ROLES: tuple[SiteRole, ...] = ("home", "away")
+
+
+@dataclass(frozen=True, slots=True)
+class Gathered:
+    """What the stores said at one moment.
+
+    Attributes:
+        samples: of the gauges; nothing of a store that did not answer.
+        problems: by store (vault, register), why it could not be read.
+        rows: one a component, judged as in the status; empty unless both stores answered.
+        quiet: whether nobody holds the epoch.
+    """
+
+    samples: tuple[Sample, ...]
+    problems: dict[str, str] = field(default_factory=dict)
+    rows: tuple[Row, ...] = ()
+    quiet: bool = False
+
+    @property
+    def within_targets(self) -> bool:
+        """Whether every pair was copied in time and proven lately, with no failover under way."""
+        return bool(self.rows) and self.quiet and all(row.verdict in _WELL for row in self.rows)
+
+
+#: Verdicts that say nothing against the copies: a slow failover is another matter.
+_WELL = {"ok", "TOO SLOW", "not exercised"}
+
+
+def proof_kind(by: str) -> str:
+    """Return by what something was proven without its figures: ``sha256 12/12`` is ``sha256``.
+
+    Figures in a label would begin a new series with every proof.
+    """
+    found = re.search(r"[a-z][a-z0-9]+", by)
+    return found[0] if found else "unknown"
+
+
+def gather(service: Service) -> Gathered:
+    """Read every gauge. Never raises for a store that cannot be read: that is a value too."""
+    problems: dict[str, str] = {}
+    samples: list[Sample] = []
+    state: State | None = None
+    pointers: _Pointers | None = None
+    with ThreadPool(2, thread_name_prefix="gather") as pool:
+        of_register = pool.submit(_of_register, service)
+        of_vault = pool.submit(_Pointers.read, service)
+        try:
+            state, found = of_register.result()
+            samples += found
+        except UnderstudyError as error:
+            problems["register"] = error.message
+        try:
+            pointers = of_vault.result()
+            samples += pointers.samples(service)
+        except UnderstudyError as error:
+            problems["vault"] = error.message
+    name = {"service": service.name}
+    up = [
+        Sample(i.UP, float(not problems), name),
+        *(
+            Sample(i.STORE_UP, float(store not in problems), {**name, "store": store})
+            for store in ("vault", "register")
+        ),
+    ]
+    rows: tuple[Row, ...] = ()
+    if state is not None and pointers is not None:
+        standby: SiteRole = "away" if state.active == "home" else "home"
+        rows = tuple(
+            judge(
+                service.settings,
+                now=pointers.now,
+                watermarks=pointers.watermarks,
+                proven=pointers.proven[standby],
+                predicted={},
+                protected=state.active == "home",
+            )
+        )
+    quiet = state is not None and state.holder is None
+    return Gathered((*up, *_targets(service), *samples), problems, rows, quiet)
+
+
+def _targets(service: Service) -> list[Sample]:
+    samples = []
+    for name, component in service.settings.components.items():
+        labels = {"service": service.name, "component": name}
+        samples.append(Sample(i.RTO_TARGET, component.rto.total_seconds(), labels))
+        if component.rpo is not None:
+            samples.append(Sample(i.RPO_TARGET, component.rpo.total_seconds(), labels))
+        samples += [Sample(i.PAIR, 1.0, {**labels, "pair": pair.name}) for pair in component.pairs]
+    return samples
+
+
+def _of_register(service: Service) -> tuple[State, list[Sample]]:
+    """Read the register and the newest plan beside it. Raises Unreachable, NotFound, Corrupt."""
+    from understudy.failover.decide import refused
+    from understudy.failover.plans import newest_plan
+
+    register = service.register
+    state = register.read()
+    name = {"service": service.name}
+    samples = [
+        Sample(i.EPOCH, state.epoch, name),
+        Sample(i.WRITES, float(state.writes), name),
+        Sample(i.PROTECTED, float(state.active == "home"), name),
+        Sample(i.HELD, float(state.holder is not None), name),
+    ]
+    for role in _ROLES:
+        site = service.settings.site(role).name
+        samples.append(Sample(i.ACTIVE, float(state.active == role), {**name, "site": site}))
+        for writer, lease in state.leases_of(role).items():
+            labels = {**name, "site": site, "writer": writer}
+            samples.append(Sample(i.LEASE_RENEWED, lease.renewed.timestamp(), labels))
+            samples.append(Sample(i.LEASE_DURATION, lease.seconds, labels))
+    try:
+        plan = newest_plan(register.store, service=service.name, now=register.now())
+    except Refused:
+        return state, samples
+    samples += [
+        Sample(i.PLAN_MADE, plan.made.timestamp(), name),
+        Sample(i.RTO_PREDICTED, plan.confirmed_seconds, name),
+        Sample(i.PLAN_REFUSED, float(len(refused(plan.gates))), name),
+    ]
+    return state, samples
+
+
+@dataclass(frozen=True, slots=True)
+class _Pointers:
+    """What the vault says of every pair: by pair name, and the proofs by site too."""
+
+    now: datetime
+    watermarks: Mapping[str, datetime | None]
+    proven: Mapping[SiteRole, Mapping[str, tuple[str, datetime]]]
+
+    @classmethod
+    def read(cls, service: Service) -> _Pointers:
+        """Read them at once. Raises Unreachable, Denied, Corrupt."""
+        settings = service.settings
+        # Not service.vault: opening it for the first time writes its format, and who measures writes nothing.
+        vault = Vault(opening.open_store(settings.vault.url, settings.sites.away))
+        pairs = _pairs(service)
+        with ThreadPool(_READERS, thread_name_prefix="gather") as pool:
+            now = pool.submit(vault.store.now)
+            marks = {p.name: pool.submit(vault.pointer, watermark_key(component, p.name)) for component, p in pairs}
+            proofs = {
+                (role, p.name): pool.submit(vault.pointer, proven_key(role, p.name))
+                for role in _ROLES
+                for _, p in pairs
+            }
+            return cls(
+                now=now.result(),
+                watermarks={name: _moment((job.result() or {}).get("watermark")) for name, job in marks.items()},
+                proven={
+                    role: {
+                        name: (found["by"], datetime.fromisoformat(found["at"]))
+                        for (at, name), job in proofs.items()
+                        if at == role and (found := job.result())
+                    }
+                    for role in _ROLES
+                },
+            )
+
+    def samples(self, service: Service) -> list[Sample]:
+        """Return the values of the instruments that the pointers fill."""
+        samples = []
+        for component, pair in _pairs(service):
+            labels = {"service": service.name, "component": component, "pair": pair.name}
+            if mark := self.watermarks.get(pair.name):
+                samples.append(Sample(i.WATERMARK, mark.timestamp(), labels))
+                samples.append(Sample(i.LAG, max(0.0, (self.now - mark).total_seconds()), labels))
+            for role in _ROLES:
+                if found := self.proven[role].get(pair.name):
+                    by, at = found
+                    more = {"site": service.settings.site(role).name, "by": proof_kind(by)}
+                    samples.append(Sample(i.LAST_VERIFIED, at.timestamp(), {**labels, **more}))
+        return samples
+
+
+def _pairs(service: Service) -> list[tuple[ComponentName, Pair]]:
+    return [(name, pair) for name, component in service.settings.components.items() for pair in component.pairs]
+
+
+def _moment(text: str | None) -> datetime | None:
+    return datetime.fromisoformat(text) if text else None
+
+
+def by_instrument(samples: tuple[Sample, ...]) -> dict[Instrument, list[Sample]]:
+    """Return samples grouped, in the order of the first of each."""
+    groups: dict[Instrument, list[Sample]] = {}
+    for sample in samples:
+        groups.setdefault(sample.instrument, []).append(sample)
+    return groups
