@@ -1,0 +1,23 @@
+# The two work pools. `make deploy` makes them too, and leaves those that are there as they are named.
+
+terraform {
+  required_providers {
+    prefect = {
+      source  = "prefecthq/prefect"
+      version = "~> 2.0"
+    }
+  }
+}
+
+resource "prefect_work_pool" "copies" {
+  name   = "understudy"
+  type   = "process"
+  paused = false
+}
+
+# Of its own, so that no backlog of copies stands before a failover.
+resource "prefect_work_pool" "failover" {
+  name   = "understudy-failover"
+  type   = "process"
+  paused = false
+}

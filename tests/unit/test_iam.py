@@ -1,0 +1,234 @@
+"""The policies that a config gives: what stands in them, what never does, and that they are the same each time."""
+
+from __future__ import annotations
+
+import copy
+import json
+import subprocess
+import sys
+
+import pytest
+import yaml
+
+from tests.unit.example import example
+from understudy.errors import InvalidConfig
+from understudy.iam import aws
+from understudy.iam.gcp import OPERATORS_MAX
+from understudy.iam.needs import IDENTITIES, needs_of
+from understudy.iam.policies import policies_of, write_files
+from understudy.settings import Settings
+
+ALERTS = {"alerts": {"url": "route53-health-check://0fa5-1"}}
+AWS_ALONE = {
+    "sites.away": {"name": "aws-euw1", "cloud": "aws", "region": "eu-west-1", "project": "acme-dr"},
+    "vault.url": "s3://acme-understudy/recommender",
+    "components.feature_store.pairs.0.away": "dynamodb://user_features_standby",
+    "components.training.pairs.0.away": "s3://acme-models-serving/",
+}
+
+
+def policies(identity, *, changes=None, **options):
+    return policies_of(
+        identity, Settings.model_validate(example(**copy.deepcopy({**ALERTS, **(changes or {})}))), **options
+    )
+
+
+def statement(document, sid):
+    (found,) = [each for each in document["Statement"] if each["Sid"] == sid]
+    return found
+
+
+def bindings(granted, verb):
+    return [each for each in granted.as_json()["bindings"] if each["role"].endswith(f"_{verb}")]
+
+
+@pytest.mark.parametrize("identity", IDENTITIES)
+@pytest.mark.parametrize("changes", [{}, AWS_ALONE], ids=["aws to gcp", "aws alone"])
+def test_every_policy_fits_the_clouds_own_limits(identity, changes):
+    made = policies(identity, changes=changes)
+    text = json.dumps(made.aws, separators=(",", ":"))
+    assert len(text) <= aws.POLICY_CHARACTERS_MAX
+    sids = [each["Sid"] for each in made.aws["Statement"]]
+    assert sorted(set(sids)) == sorted(sids)
+    assert all(sid.isalnum() for sid in sids)
+    for binding in made.gcp.as_json()["bindings"] if made.gcp else []:
+        expression = binding["condition"]["expression"] if binding["condition"] else ""
+        assert expression.count("||") + expression.count("&&") <= OPERATORS_MAX
+    for role in made.gcp.roles if made.gcp else ():
+        assert len(role.id) <= 64
+        assert len(role.title) <= 100
+
+
+@pytest.mark.parametrize("identity", IDENTITIES)
+def test_no_policy_has_a_wildcard_for_an_action_nor_a_resource_that_the_config_does_not_name(identity):
+    made = policies(identity, changes=AWS_ALONE)
+    named = (
+        "acme-understudy/recommender/", "acme-epoch/recommender/", "acme-models", "acme-lake/features/",
+        "user_features", "Z01", "0fa5-1", ":::change/*",
+    )  # fmt: skip
+    for each in made.aws["Statement"]:
+        assert not any("*" in action for action in each["Action"])
+        for resource in each["Resource"]:
+            bucket_itself = resource.count("/") == 0 and resource.startswith("arn:aws:s3:::acme-")
+            unscoped = resource == "*" and (each["Sid"] == "ListTables" or each["Effect"] == "Deny")
+            assert bucket_itself or unscoped or any(name in resource for name in named), resource
+
+
+def test_the_replicator_creates_in_the_vault_and_deletes_nothing_there():
+    made = policies("replicator", changes=AWS_ALONE).aws
+    assert not [each for each in made["Statement"] if "s3:DeleteObject" in each["Action"]]
+    create = statement(made, "CreateObjects")
+    assert {"Null": {"s3:if-none-match": "false"}} == create["Condition"]
+    assert "arn:aws:s3:::acme-understudy/recommender/packs/*" in create["Resource"]
+    assert not [each for each in create["Resource"] if "journal" in each or "proven" in each or each.endswith("er/*")]
+    assert {"Null": {"s3:if-match": "false"}} == statement(made, "ReplaceByCompareAndSet")["Condition"]
+    assert ["arn:aws:s3:::acme-understudy/recommender/offline/*"] == statement(made, "WriteObjects")["Resource"]
+
+
+def test_on_cloud_storage_the_replicator_may_delete_below_its_pointers_alone():
+    made = policies("replicator").gcp
+    (role,) = [each for each in made.roles if "storage.objects.delete" in each.permissions]
+    assert role.id.endswith("_replace")
+    (binding,) = bindings(made, "replace")
+    stem = "projects/_/buckets/acme-understudy/objects/recommender/pointers/"
+    parts = binding["condition"]["expression"].split(" || ")
+    assert [f'resource.name.startsWith("{stem}{noun}/")' for noun in ("artifacts", "features", "vectors")] == parts
+    assert "serviceAccount:understudy-replicator@acme-dr.iam.gserviceaccount.com" == binding["member"]
+
+
+def test_the_register_is_read_by_copies_and_changed_by_the_failover_alone():
+    register = "arn:aws:s3:::acme-epoch/recommender/register.json"
+    for identity in ("replicator", "hydrator", "pruner"):
+        writers = [each for each in policies(identity).aws["Statement"] if "s3:PutObject" in each["Action"]]
+        assert not [each for each in writers if register in each["Resource"]], identity
+    swap = statement(policies("failover").aws, "ReplaceByCompareAndSet")
+    assert [register] == swap["Resource"]
+    assert {"Null": {"s3:if-match": "false"}} == swap["Condition"]
+
+
+def test_the_failover_moves_one_name_and_one_health_check():
+    made = policies("failover").aws
+    move = statement(made, "MoveTheName")
+    assert ["arn:aws:route53:::hostedzone/Z01"] == move["Resource"]
+    names = move["Condition"]["ForAllValues:StringEquals"]["route53:ChangeResourceRecordSetsNormalizedRecordNames"]
+    assert ["recommendations.example.com"] == names
+    assert set(move["Condition"]["Null"]) == set(move["Condition"]["ForAllValues:StringEquals"])
+    assert ["arn:aws:route53:::healthcheck/0fa5-1"] == statement(made, "MoveTheAlarm")["Resource"]
+    (scale,) = bindings(policies("failover").gcp, "scale")
+    assert ("projects/acme-dr", None) == (scale["resource"], scale["condition"])
+
+
+def test_a_drill_is_refused_production_even_where_another_policy_grants_it():
+    made = policies("drill", changes=AWS_ALONE)
+    denied = [each for each in made.aws["Statement"] if each["Effect"] == "Deny"]
+    assert {"NeverTouchProduction", "NeverMoveTraffic"} == {each["Sid"] for each in denied}
+    objects = statement(made.aws, "NeverTouchProduction")["Resource"]
+    assert {
+        "arn:aws:s3:::acme-epoch/recommender/*",
+        "arn:aws:s3:::acme-understudy/recommender/*",
+        "arn:aws:s3:::acme-models/pointers/*",
+        "arn:aws:s3:::acme-models-serving/pointers/*",
+    } == set(objects)
+    tables = statement(made.aws, "RebuildTables")["Resource"]
+    assert ["arn:aws:dynamodb:eu-west-1:*:table/drill_user_features_standby__*"] == tables
+
+
+def test_the_pruner_deletes_packs_and_its_own_marks_alone():
+    deletes = statement(policies("pruner", changes=AWS_ALONE).aws, "DeleteObjects")
+    stem = "arn:aws:s3:::acme-understudy/recommender"
+    assert [f"{stem}/condemned/*", f"{stem}/packs/*"] == deletes["Resource"]
+    assert ["s3:DeleteObject"] == deletes["Action"]
+
+
+def test_tables_stand_in_their_own_region_account_and_partition():
+    changes = {**AWS_ALONE, "sites.away.region": "cn-north-1"}
+    rebuild = statement(policies("hydrator", changes=changes, account="123456789012").aws, "RebuildTables")
+    assert ["arn:aws-cn:dynamodb:cn-north-1:123456789012:table/user_features_standby__*"] == rebuild["Resource"]
+    assert ("aws-us-gov", "aws") == (aws.partition_of("us-gov-west-1"), aws.partition_of("us-east-1"))
+
+
+def test_keys_of_kms_are_used_through_s3_alone():
+    key = "arn:aws:kms:us-east-1:123456789012:key/1"
+    assert "kms" not in json.dumps(policies("replicator").aws)
+    use = statement(policies("replicator", kms_keys=[key]).aws, "UseKeysThroughS3")
+    assert ["kms:Decrypt"] == use["Action"]  # the vault is elsewhere: here it only reads
+    use = statement(policies("replicator", changes=AWS_ALONE, kms_keys=[key]).aws, "UseKeysThroughS3")
+    assert (["kms:Decrypt", "kms:GenerateDataKey"], [key]) == (use["Action"], use["Resource"])
+    services = use["Condition"]["StringEquals"]["kms:ViaService"]
+    assert {"s3.us-east-1.amazonaws.com", "s3.eu-west-1.amazonaws.com"} == set(services)
+
+
+def test_after_a_failover_the_other_site_is_the_one_that_is_filled():
+    settings = Settings.model_validate(example())
+    put = {need.url for need in needs_of("hydrator", settings) if need.verbs & {"put", "work"}}
+    assert {"gs://acme-models-serving/", "bigtable://acme/understudy/user_features"} == put
+    back = {need.url for need in needs_of("hydrator", settings, standby="home") if need.verbs & {"put", "work"}}
+    assert {"s3://acme-models/", "dynamodb://user_features"} == back
+
+
+def test_what_a_cloud_cannot_limit_is_said():
+    assert any("storage.objects.list" in note for note in policies("replicator").notes)
+    assert any("managed instance group" in note for note in policies("failover").notes)
+    assert any("GRANT" in note for note in policies("hydrator").notes)
+    assert any("offline/" in note for note in policies("replicator", changes=AWS_ALONE).notes)
+
+
+def test_google_cloud_without_a_project_is_one_sentence():
+    with pytest.raises(InvalidConfig, match="no site names its project"):
+        policies("replicator", changes={"sites.away.project": None})
+
+
+def test_the_files_are_those_that_terraform_aws_and_gcloud_read(tmp_path):
+    written = write_files([policies(identity) for identity in IDENTITIES], tmp_path)
+    assert sorted(written) == written
+    names = {str(path.relative_to(tmp_path)) for path in written}
+    assert {f"aws/{each}.json" for each in IDENTITIES} | {f"gcp/{each}.json" for each in IDENTITIES} <= names
+    role = yaml.safe_load((tmp_path / "gcp/roles/acme-dr/understudy_replicator_read.yaml").read_text())
+    assert ["storage.objects.get"] == role["includedPermissions"]
+    assert "2012-10-17" == json.loads((tmp_path / "aws/failover.json").read_text())["Version"]
+    before = {path: path.read_bytes() for path in written}
+    write_files([policies(identity) for identity in IDENTITIES], tmp_path)
+    assert before == {path: path.read_bytes() for path in written}
+
+
+def understudy(*arguments):
+    command = [sys.executable, "-m", "understudy", *arguments]
+    # No proxy, no credentials, no server: the command needs the file alone.
+    return subprocess.run(
+        command, capture_output=True, text=True, check=False, timeout=60, env={"PATH": "/usr/bin:/bin"}
+    )
+
+
+@pytest.fixture
+def config(tmp_path):
+    path = tmp_path / "c.yaml"
+    path.write_text(yaml.safe_dump(example(**ALERTS)), encoding="utf-8")
+    return str(path)
+
+
+def test_the_command_prints_one_json_value_and_asks_no_server(config):
+    done = understudy("-c", config, "--json", "iam", "--identity", "pruner", "--cloud", "gcp")
+    assert (0, "") == (done.returncode, done.stderr)
+    value = json.loads(done.stdout)
+    assert ["pruner"] == list(value)
+    assert value["pruner"]["aws"] is None
+    assert "serviceAccount:understudy-pruner@acme-dr.iam.gserviceaccount.com" == value["pruner"]["gcp"]["member"]
+    again = understudy("-c", config, "--json", "iam", "--identity", "pruner", "--cloud", "gcp")
+    assert again.stdout == done.stdout
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "words"),
+    [
+        (("--account", "12"), 3, "'12' is no AWS account"),
+        (("--kms-key", "mine"), 3, "'mine' is no ARN of a key"),
+        (("--standby", "mars"), 3, "there is no site 'mars'"),
+        (("--out", "/proc/none"), 3, "cannot be written"),
+        (("--identity", "root"), 2, "'root' is not one of"),
+    ],
+)
+def test_a_mistake_is_one_sentence(config, options, code, words):
+    done = understudy("-c", config, "iam", *options)
+    assert code == done.returncode, done.stderr
+    assert words in done.stderr
+    assert 1 == len(done.stderr.splitlines())

@@ -1,0 +1,136 @@
+"""All policies of a config: what ``understudy iam`` prints and writes."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import yaml
+
+from understudy.errors import InvalidConfig
+from understudy.iam import aws, gcp
+from understudy.iam.needs import needs_of, outside_the_clouds
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from understudy.iam.gcp import Grant
+    from understudy.iam.needs import Identity
+    from understudy.settings import Settings, SiteRole
+
+Cloud = Literal["aws", "gcp"]
+S3_NOTE = (
+    "S3 asks whether a missing object may be known about without a prefix, so a listing that names no prefix shows all "
+    "names of the bucket: give the vault and the register a bucket each"
+)
+STREAM_NOTE = (
+    "below offline/ the replicator may write over objects: a file too large for one request carries no condition; "
+    "versioning and object lock of the vault's bucket keep what was there"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Policies:
+    """What one identity is granted.
+
+    Attributes:
+        identity: whose.
+        aws: the policy document; None when nothing of it is in AWS, or it was not asked for.
+        gcp: roles and bindings; None likewise.
+        notes: what the policies cannot say.
+    """
+
+    identity: Identity
+    aws: dict[str, Any] | None
+    gcp: Grant | None
+    notes: tuple[str, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        """Return JSON values."""
+        return {"aws": self.aws, "gcp": self.gcp.as_json() if self.gcp else None, "notes": list(self.notes)}
+
+    def render(self) -> list[str]:
+        """Return lines for people: the documents as they are pasted, then the notes."""
+        lines = []
+        if self.aws:
+            lines += [f"# {self.identity}, AWS", _json(self.aws)]
+        if self.gcp:
+            lines += [f"# {self.identity}, Google Cloud", _yaml(self.gcp.as_json())]
+        if not lines:
+            lines.append(f"# {self.identity}: nothing here")
+        return [*lines, *(f"# note: {note}" for note in self.notes)]
+
+    def files(self) -> dict[str, str]:
+        """Return the text of every file, by its path below the chosen folder."""
+        found = {}
+        if self.aws:
+            found[f"aws/{self.identity}.json"] = _json(self.aws) + "\n"
+        if self.gcp:
+            found[f"gcp/{self.identity}.json"] = _json(self.gcp.as_json()) + "\n"
+            for role in self.gcp.roles:
+                found[f"gcp/roles/{role.project}/{role.id}.yaml"] = _yaml(role.definition())
+        return found
+
+
+def policies_of(
+    identity: Identity,
+    settings: Settings,
+    *,
+    clouds: Sequence[Cloud] = ("aws", "gcp"),
+    standby: SiteRole = "away",
+    account: str = "*",
+    kms_keys: Sequence[str] = (),
+) -> Policies:
+    """Return what an identity is granted by each cloud, and nothing beyond.
+
+    Args:
+        identity: whose.
+        settings: the config.
+        clouds: whose policies are wanted.
+        standby: the site that is filled.
+        account: the AWS account in ARNs; ``*`` is whichever the role is in.
+        kms_keys: ARNs of the keys that encrypt buckets in AWS.
+
+    Raises:
+        InvalidConfig: an endpoint is in Google Cloud and no project is configured.
+    """
+    needs = needs_of(identity, settings, standby=standby)
+    sites = (settings.sites.away, settings.sites.home, settings.register_)
+    project = next((site.project for site in sites if site.project), None)
+    notes: list[str] = []
+    document = aws.policy(needs, account=account, kms_keys=kms_keys) if "aws" in clouds else None
+    granted = gcp.grant(identity, needs, project=project) if "gcp" in clouds else None
+    if document and '"s3:prefix"' in _json(document):
+        notes.append(S3_NOTE)
+    if document and identity == "replicator" and settings.vault.url.startswith("s3://"):
+        notes.append(STREAM_NOTE)
+    if granted:
+        notes += gcp.notes(needs)
+    return Policies(identity, document, granted, (*notes, *outside_the_clouds(settings)))
+
+
+def write_files(chosen: Sequence[Policies], folder: Path) -> list[Path]:
+    """Write all files and return their paths, sorted. Raises InvalidConfig when the folder cannot be written."""
+    written = []
+    for path, text in sorted(item for each in chosen for item in each.files().items()):
+        target = folder / path
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_text(text, encoding="utf-8")
+        except OSError as error:
+            raise InvalidConfig(
+                f"{target} cannot be written: {error.strerror}", hint="name another folder with --out"
+            ) from error
+        written.append(target)
+    return sorted(written)
+
+
+def _json(value: Any) -> str:  # noqa: ANN401 - any JSON value
+    return json.dumps(value, indent=2)
+
+
+def _yaml(value: Any) -> str:  # noqa: ANN401 - any JSON value
+    text: str = yaml.safe_dump(value, sort_keys=False, width=1000)
+    return text
