@@ -10,7 +10,7 @@ STAMP := $(VENV)/.synced
 WORKERS ?= 2
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: setup demo down test contracts servers quick lint bench deploy clean
+.PHONY: setup demo down test contracts servers pythons fuzz quick lint bench deploy clean
 
 setup: $(STAMP)
 
@@ -48,6 +48,14 @@ contracts: setup
 servers: setup
 	@$(BIN)/python -m sandbox.servers $(or $(VERB),start)
 
+# The quick tests on Python 3.11, 3.12 and 3.13, and a plain pip install of each; one that is not here is named.
+pythons: setup
+	@UV="$(UV)" $(BIN)/python -m tests.pythons $(VERSIONS)
+
+# Coverage-guided, by hand: make fuzz SECONDS_EACH=600
+fuzz: setup
+	@$(BIN)/python -m tests.fuzz.run $(or $(SECONDS_EACH),60)
+
 quick: setup
 	@$(BIN)/ruff check -q .
 	@$(BIN)/pytest -n $(WORKERS) --dist loadfile -m "not slow and not prefect" tests/unit tests/house
@@ -63,4 +71,4 @@ deploy: setup
 	@$(BIN)/python -m deployments.deploy
 
 clean: down
-	@rm -rf $(VENV) .sandbox .servers .bench
+	@rm -rf $(VENV) .sandbox .servers .bench .pythons

@@ -635,15 +635,15 @@ def _handlers(server: Server) -> list[grpc.GenericRpcHandler]:
     ]
 
 
-def serve(host: str, port: int, *, threads: int = 16) -> tuple[grpc.Server, int]:
-    """Start serving and return the server and its port (``port`` 0 takes a free one)."""
+def serve(host: str, port: int, *, threads: int = 16, tables: Server | None = None) -> tuple[grpc.Server, int]:
+    """Start serving tables (none yet unless given) and return the server and its port (``port`` 0: a free one)."""
     options = [
         ("grpc.max_receive_message_length", _MESSAGE_BYTES_MAX),
         ("grpc.max_send_message_length", _MESSAGE_BYTES_MAX),
         ("grpc.so_reuseport", 0),
     ]
     server = grpc.server(futures.ThreadPoolExecutor(threads), options=options)
-    server.add_generic_rpc_handlers(_handlers(Server()))
+    server.add_generic_rpc_handlers(_handlers(tables or Server()))
     bound = server.add_insecure_port(f"{host}:{port}")
     server.start()
     return server, bound

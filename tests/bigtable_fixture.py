@@ -1,8 +1,7 @@
-"""The sandbox's Bigtable for a test session; ``UNDERSTUDY_BIGTABLE_EMULATOR=host:port`` takes Google's emulator."""
+"""The sandbox's Bigtable for a test session."""
 
 from __future__ import annotations
 
-import os
 import sys
 from typing import TYPE_CHECKING
 
@@ -18,7 +17,6 @@ if TYPE_CHECKING:
     from sandbox.process import Process
 
 HOST = "127.0.0.1"
-EMULATOR = os.environ.get("UNDERSTUDY_BIGTABLE_EMULATOR")
 
 
 def launch_bigtable(log: Path, *, host: str = HOST, port: int | None = None) -> tuple[str, Process]:
@@ -31,9 +29,6 @@ def launch_bigtable(log: Path, *, host: str = HOST, port: int | None = None) -> 
 @pytest.fixture(scope="session")
 def bigtable_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """``127.0.0.1:PORT`` of the sandbox's Bigtable."""
-    if EMULATOR:
-        yield EMULATOR
-        return
     endpoint, server = launch_bigtable(tmp_path_factory.mktemp("bigtable") / "log")
     yield endpoint
     server.kill()

@@ -1,8 +1,4 @@
-"""The sandbox's Bigtable, held to what Bigtable does.
-
-``UNDERSTUDY_BIGTABLE_EMULATOR=host:port pytest tests/contracts/test_bigtable_server.py`` runs the same tests against
-Google's own emulator.
-"""
+"""The sandbox's Bigtable, held to what Bigtable does: ``--real-servers`` runs the same tests on Google's emulator."""
 
 from __future__ import annotations
 
@@ -26,13 +22,12 @@ from google.cloud.bigtable.data.exceptions import MutationsExceptionGroup
 from google.cloud.bigtable.data.read_modify_write_rules import AppendValueRule, IncrementRule
 from google.cloud.bigtable_admin_v2 import types as admin_types
 
-from tests.bigtable_fixture import EMULATOR
+from tests.real_servers import real
 from understudy.clouds import gcp
+from understudy.settings import Access
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from understudy.settings import Access
 
 _numbers = itertools.count(1)
 INSTANCE = "projects/acme/instances/server"
@@ -46,9 +41,15 @@ CELLS = [
 ]
 
 
-@pytest.fixture(scope="session")
-def clients(bigtable_access: Access) -> tuple[Any, Any]:
-    return gcp.bigtable_data_client(bigtable_access), gcp.bigtable_admin_client(bigtable_access)
+@pytest.fixture(scope="session", params=["sandbox", real("bigtable")])
+def clients(request: pytest.FixtureRequest) -> tuple[Any, Any]:
+    """A data and an admin client of one of the servers."""
+    if request.param == "sandbox":
+        access: Access = request.getfixturevalue("bigtable_access")
+    else:
+        endpoint = request.getfixturevalue("real_server")(request.param)["UNDERSTUDY_BIGTABLE_EMULATOR"]
+        access = Access(cloud="gcp", project="acme", endpoints={"bigtable": endpoint})
+    return gcp.bigtable_data_client(access), gcp.bigtable_admin_client(access)
 
 
 @pytest.fixture
@@ -236,7 +237,6 @@ def test_a_bad_entry_does_not_hold_the_others_back(table: Any) -> None:
     assert table.read_row(b"n") is None
 
 
-@pytest.mark.skipif(EMULATOR is not None, reason="the emulator leaves half; Bigtable does not")
 def test_a_row_changes_wholly_or_not_at_all(table: Any) -> None:
     with pytest.raises(google_errors.GoogleAPICallError):
         table.mutate_row(b"new", [SetCell("f", b"x", b"1", 0), SetCell("no", b"x", b"1", 0)])
@@ -283,7 +283,6 @@ def test_rows_are_dropped_by_prefix_or_all(make_table: Callable[[], Any], client
     assert [] == made.read_rows(ReadRowsQuery())
 
 
-@pytest.mark.skipif(EMULATOR is not None, reason="the emulator can do it")
 def test_a_filter_that_is_not_served_says_so(table: Any) -> None:
     with pytest.raises(google_errors.MethodNotImplemented):
         values(table, row_filters.RowSampleFilter(0.5))

@@ -1,4 +1,8 @@
-"""What every online feature store promises, run over memory, DynamoDB (moto) and Bigtable (our sandbox)."""
+"""What every online feature store promises, over every adapter.
+
+Memory, DynamoDB (moto), Bigtable (our sandbox) and Redis; with ``--real-servers`` DynamoDB Local and Google's emulator
+of Bigtable as well.
+"""
 
 from __future__ import annotations
 
@@ -11,37 +15,53 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.real_servers import real
 from understudy.errors import Conflict, NotFound
 from understudy.features.interface import Cell, OnlineStore, Pointer, version_of
 from understudy.features.live import LiveFeatures, begin
 from understudy.features.memory import MemoryFeatures
+from understudy.opening import open_features
 from understudy.settings import Access
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 _numbers = itertools.count(1)
-_clients: dict[str, object] = {}
 NOON = 1_795_000_000_000_000
 
 
-@pytest.fixture(params=["memory", "dynamodb", "bigtable"])
+STORES = ("memory", "moto", "sandbox", "redis", real("dynamodb"), real("bigtable"))
+
+
+@pytest.fixture(params=STORES)
 def make_store(request: pytest.FixtureRequest) -> Callable[[str], OnlineStore]:
     """Return what opens the store of that name; twice the same name is the same store."""
-    kind = request.param
+    kind = str(request.param)
     stores: dict[str, MemoryFeatures] = {}
+    if kind == "memory":
+        return lambda name: stores.setdefault(name, MemoryFeatures(name))
+    url, access = url_of(request, kind)
+    return lambda name: open_features(url.format(name), access)
 
-    def make(name: str) -> OnlineStore:
-        if kind == "memory":
-            return stores.setdefault(name, MemoryFeatures(name))
-        from understudy.opening import open_features
 
-        if kind == "dynamodb":
-            access = Access(endpoints={"dynamodb": request.getfixturevalue("moto_url")})
-            return open_features(f"dynamodb://{name}", access)
-        return open_features(f"bigtable://acme/online/{name}", request.getfixturevalue("bigtable_access"))
+def url_of(request: pytest.FixtureRequest, kind: str) -> tuple[str, Access]:
+    """Return how a store on one of the servers is named, with {} for its own name, and reached."""
+    if kind in ("moto", "dynamodb"):
+        moto = kind == "moto"
+        url = request.getfixturevalue("moto_url") if moto else ask(request, kind, "UNDERSTUDY_DYNAMODB_LOCAL")
+        return "dynamodb://{}", Access(endpoints={"dynamodb": url})
+    if kind == "redis":
+        return f"redis://{request.getfixturevalue('redis_endpoint')}/0?prefix={{}}", Access()
+    sandbox = kind == "sandbox"
+    endpoint = (
+        request.getfixturevalue("bigtable_endpoint") if sandbox else ask(request, kind, "UNDERSTUDY_BIGTABLE_EMULATOR")
+    )
+    return "bigtable://acme/online/{}", Access(cloud="gcp", project="acme", endpoints={"bigtable": endpoint})
 
-    return make
+
+def ask(request: pytest.FixtureRequest, server: str, variable: str) -> str:
+    found: str = request.getfixturevalue("real_server")(server)[variable]
+    return found
 
 
 @pytest.fixture

@@ -9,11 +9,10 @@ event time in microseconds); both cells are stamped with the event time, truncat
 from __future__ import annotations
 
 import re
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from itertools import islice, pairwise
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from google.api_core import exceptions as google_errors
 from google.auth.exceptions import GoogleAuthError
@@ -33,6 +32,7 @@ from understudy.errors import Conflict, Denied, NotFound, Throttled, UnderstudyE
 from understudy.features.interface import Cell, Key, Pointer, times_of, version_of
 from understudy.objects.attempts import persist
 from understudy.report import Progress, quiet
+from understudy.threads import ThreadPool
 from understudy.vault.lanes import each
 from understudy.vault.store import numbered
 
@@ -63,6 +63,13 @@ class BigtableStore:
     """An OnlineStore over one Bigtable instance."""
 
     vendor = "bigtable"
+
+    ABILITIES: ClassVar[dict[str, str]] = {
+        "newest wins": "CheckAndMutateRow a cell",
+        "pointer": "CheckAndMutateRow",
+        "bulk": "batched mutations into a fresh table",
+        "limits": "row key 4 KB, cell 100 MB",
+    }
 
     def __init__(self, project: str, instance: str, name: str, *, data: Any, admin: Any) -> None:  # noqa: ANN401
         """Use tables of an instance whose names start with ``name``.
@@ -112,7 +119,7 @@ class BigtableStore:
         source = iter(cells)
         batches = iter(lambda: list(islice(source, _BATCH_ROWS)), [])
         written = 0
-        with ThreadPoolExecutor(_LANES) as pool:
+        with ThreadPool(_LANES) as pool:
             jobs = (partial(self._write_batch, table, batch) for batch in batches)
             for count in each(pool, jobs, ahead=_LANES * 2):
                 written += count
@@ -124,7 +131,7 @@ class BigtableStore:
         table = self._handle(self._id(generation))
         if len(cells) == 1:
             return int(self._put_newer(table, cells[0]))
-        with ThreadPoolExecutor(_LIVE_LANES) as pool:
+        with ThreadPool(_LIVE_LANES) as pool:
             jobs = (partial(self._put_newer, table, cell) for cell in cells)
             return sum(each(pool, jobs, ahead=_LIVE_LANES * 2))
 

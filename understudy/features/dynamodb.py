@@ -7,21 +7,23 @@ An item has ``entity`` (hash key), ``feature`` (range key), ``value`` (JSON text
 
 from __future__ import annotations
 
+import json
 import random
 import re
 import time
-from concurrent.futures import ThreadPoolExecutor
+import zlib
 from contextlib import suppress
 from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, TypeVar
 
-from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
+from botocore.exceptions import BotoCoreError, ChecksumError, ClientError, IncompleteReadError, NoCredentialsError
 
 from understudy.errors import Conflict, Denied, NotFound, Throttled, UnderstudyError, Unreachable, Unsupported
 from understudy.features.interface import Cell, Key, Pointer, times_of, version_of
 from understudy.objects.attempts import persist
 from understudy.report import Progress, quiet
+from understudy.threads import ThreadPool
 from understudy.vault.lanes import each
 from understudy.vault.store import numbered
 
@@ -47,6 +49,7 @@ _THROTTLED = {
     "LimitExceededException",
 }
 _DENIED = {"AccessDeniedException", "UnrecognizedClientException", "ExpiredTokenException", "InvalidSignatureException"}
+_CLIENT_ERROR = 400
 _SERVER_ERROR = 500
 
 
@@ -55,10 +58,18 @@ class DynamodbStore:
 
     vendor = "dynamodb"
 
+    ABILITIES: ClassVar[dict[str, str]] = {
+        "newest wins": "a conditional PutItem a cell",
+        "pointer": "a conditional PutItem",
+        "bulk": "BatchWriteItem into a fresh table, billed on demand",
+        "limits": "entity 2,048 bytes, feature 1,024 bytes, item 400 KB",
+    }
+
     def __init__(self, name: str, *, client: Any) -> None:  # noqa: ANN401 - boto3 makes this class at run time
         """Use tables whose names start with ``name``."""
         self.name = name
         self._client = client
+        client.meta.events.register("before-parse.dynamodb", _check_whole, unique_id="understudy-whole-answers")
         self._tables = re.compile(rf"{re.escape(name)}__(\d{{8}})")
 
     def generations(self) -> list[int]:
@@ -88,7 +99,7 @@ class DynamodbStore:
         written = 0
         source = iter(cells)
         batches = iter(lambda: list(islice(source, BATCH_WRITE_ITEMS)), [])
-        with ThreadPoolExecutor(LANES) as pool:
+        with ThreadPool(LANES) as pool:
             jobs = (partial(self._write_batch, table, batch) for batch in batches)
             for count in each(pool, jobs, ahead=LANES * 2):
                 written += count
@@ -100,13 +111,13 @@ class DynamodbStore:
         table = self._table(generation)
         if len(cells) == 1:
             return int(self._put_newer(table, cells[0]))
-        with ThreadPoolExecutor(LANES) as pool:
+        with ThreadPool(LANES) as pool:
             return sum(each(pool, (partial(self._put_newer, table, cell) for cell in cells), ahead=LANES * 2))
 
     def scan(self, generation: int) -> Iterator[Cell]:
         """Yield every cell by parallel, strongly consistent segments."""
         table = self._table(generation)
-        with ThreadPoolExecutor(_SEGMENTS) as pool:
+        with ThreadPool(_SEGMENTS) as pool:
             pending: list[tuple[int, dict[str, Any] | None]] = [(number, None) for number in range(_SEGMENTS)]
             while pending:
                 jobs = [partial(self._scan_page, table, number, after) for number, after in pending]
@@ -137,7 +148,7 @@ class DynamodbStore:
         batches = [keys[start : start + BATCH_READ_ITEMS] for start in range(0, len(keys), BATCH_READ_ITEMS)]
         if len(batches) == 1:
             return {cell.key: cell for cell in self._read_batch(table, batches[0])}
-        with ThreadPoolExecutor(LANES) as pool:
+        with ThreadPool(LANES) as pool:
             jobs = (partial(self._read_batch, table, batch) for batch in batches)
             return {cell.key: cell for cells in each(pool, jobs, ahead=LANES) for cell in cells}
 
@@ -315,6 +326,23 @@ def _translate(what: str, error: ClientError | BotoCoreError) -> UnderstudyError
     if error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0) >= _SERVER_ERROR:
         return Unreachable(words, hint="try again; if it stays, see the vendor's status page")
     return Unsupported(words, hint="keys of a DynamoDB item have at most 2,048 and 1,024 bytes, an item 400 KB")
+
+
+def _check_whole(response_dict: dict[str, Any], **_: object) -> None:
+    """Refuse an answer that was cut short: botocore would take it for one without items, unprocessed ones included.
+
+    DynamoDB sends the CRC32 of each body; botocore looks at it only in its legacy mode of retries.
+    """
+    body = response_dict["body"]
+    expected = response_dict["headers"].get("x-amz-crc32")
+    if expected is not None:
+        if (actual := zlib.crc32(body)) != int(expected):
+            raise ChecksumError(checksum_type="crc32", expected_checksum=expected, actual_checksum=str(actual))
+    elif response_dict["status_code"] < _CLIENT_ERROR:
+        try:
+            json.loads(body)
+        except ValueError as error:
+            raise IncompleteReadError(actual_bytes=len(body), expected_bytes=len(body) + 1) from error
 
 
 def _to_item(cell: Cell) -> dict[str, dict[str, str]]:

@@ -1,7 +1,8 @@
 """The online feature store in our words. ``memory.py`` is its executable description; adapters pass one contract.
 
-A store has **generations**: data tables ``<name>__<generation>``, of which the **pointer** names the live one. A
-rebuild fills a fresh generation, proves it and moves the pointer by the vendor's own compare-and-set.
+A store has **generations**: data tables (``<name>__<generation>`` where the vendor has tables), of which the
+**pointer** names the live one. A rebuild fills a fresh generation, proves it and moves the pointer by the vendor's own
+compare-and-set.
 """
 
 from __future__ import annotations
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 _DIGITS = 17
 _TIE_DIGITS = 16
 _MICROS_MAX = 10**_DIGITS - 1
+
+#: What every adapter says of itself in ``ABILITIES``, in words; "no" begins what it cannot.
+ABILITIES = ("newest wins", "pointer", "bulk", "limits")
 
 Key = tuple[str, str]
 
@@ -165,7 +169,7 @@ class OnlineStore(Protocol):
     Errors of every method: Unreachable, Throttled, Denied. Adapters retry transient faults a few times themselves.
 
     Attributes:
-        vendor: as reports name it: ``dynamodb``, ``bigtable``.
+        vendor: as reports name it: ``dynamodb``, ``bigtable``, ``redis``.
         name: of the control table, and the stem of the data tables.
     """
 
@@ -182,9 +186,10 @@ class OnlineStore(Protocol):
         """Remove a data table with all that it holds; not an error when it is not there."""
 
     def fill(self, generation: int, cells: Iterable[Cell], *, progress: Progress = quiet) -> int:
-        """Write cells, unconditionally and in bulk, and return how many. Only for a generation that is not live.
+        """Write cells in bulk and return how many. Only for a generation that is not live.
 
-        Twice is the same as once; stopped half way, some cells are written. No key may come twice.
+        Twice is the same as once; stopped half way, some cells are written. No key may come twice. A store may do it
+        unconditionally, where that is quicker.
         """
 
     def write_newer(self, generation: int, cells: Sequence[Cell]) -> int:
@@ -195,7 +200,10 @@ class OnlineStore(Protocol):
         """
 
     def scan(self, generation: int) -> Iterator[Cell]:
-        """Yield every cell, tombstones included, each once, in any order. Raises NotFound."""
+        """Yield every cell, tombstones included, in any order. Raises NotFound, also when it is dropped meanwhile.
+
+        A store that reorganises itself, or is written to, may yield a cell again: the newest counts.
+        """
 
     def read(self, generation: int, entity: str) -> dict[str, Cell]:
         """Return an entity's cells by feature, tombstones included; empty when it has none. Raises NotFound."""

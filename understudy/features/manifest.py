@@ -100,13 +100,31 @@ class OfflineManifest:
                 vanished=tuple(document["vanished"]),
             )
             written = document["digest"]
-        except (KeyError, TypeError, ValueError) as error:
+            _check_shape(manifest)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             message = "a manifest of the offline features cannot be read"
             raise Corrupt(message, hint="restore it from the bucket's own versions, or replicate again") from error
         if written != manifest.digest:
             message = f"features/{manifest.view}/{numbered(manifest.sequence)}.json does not fit its own digest"
             raise Corrupt(message, hint="restore it from the bucket's own versions, or replicate again")
         return manifest
+
+
+def _check_shape(manifest: OfflineManifest) -> None:
+    """Refuse values of another kind than they should be. Raises ValueError."""
+    texts = [manifest.view, *manifest.vanished, *manifest.schema.keys(), *manifest.schema.values()]
+    texts += [text for file in manifest.files for text in (file.key, file.stored, file.blake3, file.token)]
+    counts = [manifest.sequence, *(count for file in manifest.files for count in (file.size, file.rows))]
+    if not all(isinstance(text, str) for text in texts) or not all(type(n) is int and n >= 0 for n in counts):
+        message = "something in it is neither text nor a count"
+        raise ValueError(message)
+    paths = [path for file in manifest.files for path in (file.key, file.stored)]
+    if any("\0" in path or not {"", ".", ".."}.isdisjoint(path.split("/")) for path in paths):
+        message = "it names a file outside of its view"
+        raise ValueError(message)
+    if manifest.watermark.tzinfo is None:
+        message = "its watermark has no zone"
+        raise ValueError(message)
 
 
 def schema_digest(schema: Mapping[str, str]) -> str:
@@ -126,7 +144,12 @@ def data_prefix(view: str) -> str:
 
 def read_manifest(vault: Vault, view: str, sequence: int) -> OfflineManifest:
     """Return one manifest. Raises NotFound, Corrupt."""
-    return OfflineManifest.from_json(vault.read_json(f"{manifests_prefix(view)}{numbered(sequence)}.json"))
+    key = f"{manifests_prefix(view)}{numbered(sequence)}.json"
+    manifest = OfflineManifest.from_json(vault.read_json(key))
+    if (manifest.view, manifest.sequence) != (view, sequence):
+        message = f"{key} in {vault.url} says that it is sequence {manifest.sequence} of {manifest.view}"
+        raise Corrupt(message, hint="restore it from the bucket's own versions, or replicate again")
+    return manifest
 
 
 def newest_manifest(vault: Vault, view: str) -> OfflineManifest | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from understudy.errors import Conflict, NotFound
 from understudy.features.interface import Cell, Key, Pointer, version_of
@@ -17,6 +17,13 @@ class MemoryFeatures:
     """Tables are dicts; one lock makes every method atomic."""
 
     vendor = "memory"
+
+    ABILITIES: ClassVar[dict[str, str]] = {
+        "newest wins": "under a lock",
+        "pointer": "under a lock",
+        "bulk": "at once",
+        "limits": "none",
+    }
 
     def __init__(self, name: str = "features") -> None:
         """Begin empty, without a pointer."""

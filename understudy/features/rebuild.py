@@ -118,6 +118,29 @@ def rebuild(
     return run.full(pointer if live else None, pointer)
 
 
+def preview(vault: Vault, target: OnlineStore, *, view: str, as_of: datetime | None = None) -> Report:
+    """Say what ``rebuild`` would do and why, and change nothing. Raises NotReady, Corrupt."""
+    as_of = in_utc(as_of)
+    manifest, watermark = manifest_for(vault, view, as_of)
+    pointer = target.pointer()
+    live = pointer is not None and pointer.generation in target.generations()
+    plan = plan_rebuild(pointer, manifest, manifest_behind(vault, view, pointer), live_exists=live, as_of=_iso(as_of))
+    ways = {"nothing": "unchanged", "catch_up": "the live table is caught up", "full": "a fresh table is filled"}
+    return Report(
+        noun="features",
+        name=view,
+        verdict="unchanged" if plan.action == "nothing" else "changed",
+        sentence=(
+            f"{view}: {ways[plan.action]}, for {plan.reason}; sequence {manifest.sequence}, watermark {_iso(watermark)}"
+        ),
+        items_total=sum(file.rows for file in manifest.files),
+        items_new=sum(file.rows for file in plan.added) if plan.action == "catch_up" else 0,
+        watermark=watermark,
+        version=str(manifest.sequence),
+        details={"action": plan.action, "reason": plan.reason},
+    )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Run:
     """One rebuild under way."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import tempfile
 import time
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC
 from functools import partial
 from pathlib import Path
@@ -40,6 +39,7 @@ from understudy.features.plan import (
 )
 from understudy.objects import parts
 from understudy.report import Progress, Report, human_bytes, quiet
+from understudy.threads import ThreadPool
 from understudy.vault.lanes import each
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ def replicate_offline(
     schema: dict[str, str] = dict(before.schema) if before and not plan.dropped else {}
     total = sum(info.size for info in plan.copy)
     copied = 0
-    with ThreadPoolExecutor(LANES) as pool:
+    with ThreadPool(LANES) as pool:
         for entry, facts in each(pool, (partial(copier.copy, info) for info in plan.copy), ahead=LANES):
             entries.append(entry)
             for name, kind in facts.features.items():
@@ -178,7 +178,7 @@ def _read_writers(source: ObjectStore) -> list[WriterState]:
             raise Corrupt(message, hint="remove it when its writer is gone for good") from error
 
     found = [info for info in source.list(WRITERS) if info.key.endswith(".json")]
-    with ThreadPoolExecutor(LANES) as pool:
+    with ThreadPool(LANES) as pool:
         return [state for state in pool.map(read, found) if state is not None]
 
 

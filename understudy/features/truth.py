@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -19,6 +18,7 @@ from understudy.features.manifest import data_prefix, manifest_for
 from understudy.features.offline import LocalFile, Truth, read_truth
 from understudy.features.plan import EVENT_AHEAD_MAX, in_utc
 from understudy.objects.parts import pieces
+from understudy.threads import ThreadPool
 from understudy.vault.lanes import each
 
 if TYPE_CHECKING:
@@ -119,6 +119,6 @@ def _fetch(vault: Vault, view: str, files: Sequence[FileEntry], directory: Path)
             raise Corrupt(message, hint="remove it and replicate the offline store again")
         return LocalFile(file.key, path)
 
-    with ThreadPoolExecutor(_LANES) as pool:
+    with ThreadPool(_LANES) as pool:
         jobs = (partial(fetch, number, file) for number, file in enumerate(files))
         return list(each(pool, jobs, ahead=_LANES * 2))

@@ -13,6 +13,7 @@ from understudy.features.manifest import advance_pointer, manifest_for, newest_m
 from understudy.features.replicate import replicate_offline
 from understudy.features.truth import read_offline
 from understudy.objects.memory import MemoryStore
+from understudy.vault.seal import unseal
 from understudy.vault.store import Vault, open_vault
 
 VIEW = "user_features"
@@ -248,7 +249,7 @@ def test_the_schema_and_its_digest_stay_while_only_rows_are_added(source: Memory
 def test_a_manifest_that_was_tampered_with_is_corrupt(source: MemoryStore, vault: Vault) -> None:
     replicate_offline(source, vault, view=VIEW)
     key = f"features/{VIEW}/00000001.json"
-    data = vault.store.get(key).replace(b"history/day1", b"history/day9")
+    data = unseal(vault.store.get(key)).replace(b"history/day1", b"history/day9")
     vault.store.put(key, data)
     with pytest.raises(Corrupt, match="own digest"):
         manifest_for(vault, VIEW, None)
