@@ -9,6 +9,7 @@ import zstandard
 
 from understudy.errors import Corrupt, Unsupported
 from understudy.vault.chunks import RAW_BYTES_MAX
+from understudy.vault.documents import quoted
 
 Buffer: TypeAlias = "bytes | bytearray | memoryview"
 
@@ -59,7 +60,7 @@ class _Zstd:
     def decode(self, frame: Buffer, raw_length: int) -> bytes:
         decompressor = getattr(self._local, "decompressor", None)
         if decompressor is None:
-            decompressor = self._local.decompressor = zstandard.ZstdDecompressor()
+            decompressor = self._local.decompressor = zstandard.ZstdDecompressor(max_window_size=RAW_BYTES_MAX)
         try:
             # The library allocates what the frame's own header declares: that must be checked before it does.
             declared = zstandard.get_frame_parameters(frame).content_size
@@ -71,6 +72,9 @@ class _Zstd:
         except zstandard.ZstdError as error:
             message = f"a zstd frame cannot be decoded: {error}"
             raise Corrupt(message) from error
+        if len(data) != raw_length:  # a skippable frame declares a length and gives nothing
+            message = f"a zstd frame gives {len(data)} bytes, {raw_length} were declared"
+            raise Corrupt(message)
         return data
 
 
@@ -82,7 +86,7 @@ def coder_named(name: str) -> Coder:
     try:
         return _CODERS[name]
     except KeyError:
-        message = f"the vault holds a chunk coded with {name!r}, which this version of understudy does not know"
+        message = f"the vault holds a chunk coded with {quoted(name)}, which this version of understudy does not know"
         raise Unsupported(message, hint="upgrade understudy to the version that wrote it, or a later one") from None
 
 

@@ -97,6 +97,14 @@ class DryStore:
                 kept += part
         return self._pretend(key, size, bytes(kept) if size <= KEPT_BYTES_MAX else None)
 
+    def create_stream(self, key: str, parts: Iterable[bytes], size: int) -> ObjectInfo:
+        """See ObjectStore."""
+        try:
+            self.head(key)
+        except NotFound:
+            return self.put_stream(key, parts, size)
+        raise Conflict(f"{key} in {self.url} is there already")
+
     def delete(self, key: str) -> None:
         """See ObjectStore."""
         with self._lock:

@@ -2,12 +2,13 @@
 
 ``index/<seq>/<shard>.parquet`` holds rows sorted by id. The schema's metadata (key ``understudy``, JSON) says how many
 shards the sequence has, which earlier sequences it replaces, and, on shard 0, length and CRC32C of every pack it names.
+A second key, ``understudy.seal``, is the BLAKE3 of the shard with that digest as zeros.
 """
 
 from __future__ import annotations
 
 import io
-from concurrent.futures import ThreadPoolExecutor
+import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -15,11 +16,14 @@ import numpy as np
 import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
+from blake3 import blake3
 
-from understudy.errors import Conflict, Corrupt, NotFound
-from understudy.vault.chunks import ID_BYTES, Location
-from understudy.vault.packs import PACK_BYTES_MAX, is_hex_id
-from understudy.vault.store import numbered
+from understudy.errors import Conflict, Corrupt, NotFound, Unsupported
+from understudy.threads import ThreadPool
+from understudy.vault.chunks import ID_BYTES, RAW_BYTES_MAX, Location
+from understudy.vault.documents import parse_json, shown
+from understudy.vault.packs import FRAME_BYTES_MAX, PACK_BYTES_MAX, is_hex_id
+from understudy.vault.store import is_number, numbered
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -33,7 +37,15 @@ INDEX_PREFIX = "index/"
 LIVE_SEQUENCES_MAX = 16
 #: Rows of one shard: about 45 MB in memory, about 40 MB as Parquet.
 SHARD_ROWS_MAX = 1_000_000
+#: As Parquet, and as it lies in memory before it is packed: a reader refuses more.
+_SHARD_BYTES_MAX = 128 << 20
 _METADATA_KEY = b"understudy"
+#: The shard's BLAKE3, computed with these digits as zeros: Parquet proves neither its footer nor its pages.
+_SEAL_KEY = b"understudy.seal"
+_NO_SEAL = b"0" * 64
+#: Key and value as Thrift's compact protocol writes them in the footer.
+_SEAL = re.compile(re.escape(_SEAL_KEY) + rb"\x18\x40([0-9a-f]{64})")
+_SHARD_HINT = "restore it from the bucket's own versions; the packs themselves say what they hold"
 _READERS = 8
 _CLAIM_TRIES = 100
 
@@ -153,14 +165,17 @@ def load_index(vault: Vault) -> ChunkIndex:
     shards: dict[int, list[str]] = {}
     for info in vault.store.list(INDEX_PREFIX):
         sequence, _, name = info.key[len(INDEX_PREFIX) :].partition("/")
-        if sequence.isdigit() and name.endswith(".parquet"):
+        if is_number(sequence) and name.endswith(".parquet"):
+            if info.size > _SHARD_BYTES_MAX:
+                message = f"index shard {info.key} of {vault.url} has {info.size} bytes, which no shard has"
+                raise Corrupt(message, hint=_SHARD_HINT)
             shards.setdefault(int(sequence), []).append(info.key)
     replaced: list[tuple[int, int]] = []
     live: list[int] = []
     segments: list[_Segment] = []
     packs: dict[str, PackRecord] = {}
     waiting = sorted(shards, reverse=True)
-    with ThreadPoolExecutor(_READERS, thread_name_prefix="index") as pool:
+    with ThreadPool(_READERS, thread_name_prefix="index") as pool:
         while waiting:
             # Newest first: the first few say which of the older ones need not be read at all.
             batch, waiting = waiting[: LIVE_SEQUENCES_MAX + 1], waiting[LIVE_SEQUENCES_MAX + 1 :]
@@ -181,6 +196,13 @@ def load_index(vault: Vault) -> ChunkIndex:
                 segments += [segment for segment, _ in parts]
             waiting = [number for number in waiting if not _within(number, replaced)]
     return ChunkIndex(segments, packs, tuple(sorted(live)), _merged_ranges(replaced))
+
+
+def prove_shard(vault: Vault, key: str) -> bool:
+    """Read one shard, also one that later ones replace, and return whether it carries a seal. Raises Corrupt."""
+    segment, metadata = _read_shard(vault, key, 0)
+    del segment
+    return bool(metadata.get("sealed"))
 
 
 def append_index(
@@ -288,7 +310,8 @@ def _table_of_segment(segment: _Segment) -> pa.Table:
 
 def _encode(table: pa.Table, metadata: dict[str, Any]) -> bytes:
     target = io.BytesIO()
-    with_metadata = table.replace_schema_metadata({_METADATA_KEY: orjson.dumps(metadata)})
+    told = {_METADATA_KEY: orjson.dumps({**metadata, "sealed": True}), _SEAL_KEY: _NO_SEAL}
+    with_metadata = table.replace_schema_metadata(told)
     pq.write_table(
         with_metadata,
         target,
@@ -296,7 +319,28 @@ def _encode(table: pa.Table, metadata: dict[str, Any]) -> bytes:
         use_dictionary=["pack", "coder"],
         write_statistics=["id"],
     )
-    return target.getvalue()
+    data = target.getvalue()
+    found = _SEAL.search(data, data.rfind(_SEAL_KEY))
+    if found is None:
+        raise Unsupported(
+            "this version of pyarrow writes metadata otherwise than the index knows",
+            hint="install the version of pyarrow that the lock file names",
+        )
+    start, end = found.span(1)
+    return data[:start] + blake3(data).hexdigest().encode() + data[end:]
+
+
+def _check_seal(data: bytes) -> bool:
+    """Return whether a shard has a seal; one from before has none. Raises ValueError when it does not fit."""
+    found = _SEAL.search(data, max(0, data.rfind(_SEAL_KEY)))
+    if found is None:
+        return False
+    start, end = found.span(1)
+    digest = blake3(memoryview(data)[:start]).update(_NO_SEAL).update(memoryview(data)[end:])
+    if digest.hexdigest().encode() != found[1]:
+        message = "it does not fit its seal"
+        raise ValueError(message)
+    return True
 
 
 def _ids_of(column: pa.ChunkedArray) -> NDArray[np.uint8]:
@@ -322,24 +366,32 @@ def _read_shard(vault: Vault, key: str, sequence: int) -> tuple[_Segment, dict[s
         pa.ArrowException,
         OSError,
         AttributeError,
-        KeyError,
+        LookupError,
+        MemoryError,
+        OverflowError,
         TypeError,
         ValueError,
-        orjson.JSONDecodeError,
     ) as error:
-        message = f"index shard {key} of {vault.url} is damaged: {error}"
-        raise Corrupt(
-            message, hint="restore it from the bucket's own versions; the packs themselves say what they hold"
-        ) from error
+        message = f"index shard {key} of {vault.url} is damaged: {shown(str(error).partition(chr(10))[0])}"
+        raise Corrupt(message, hint=_SHARD_HINT) from error
 
 
 def _parse_shard(data: bytes, sequence: int) -> tuple[_Segment, dict[str, Any]]:
+    sealed = _check_seal(data)
     file = pq.ParquetFile(pa.BufferReader(data), read_dictionary=["pack", "coder"])
-    metadata = orjson.loads((file.schema_arrow.metadata or {})[_METADATA_KEY])
+    metadata = parse_json((file.schema_arrow.metadata or {})[_METADATA_KEY])
     if metadata.get("format") != 1:
-        message = f"its format is {metadata.get('format')!r}, this version of understudy reads 1"
+        message = f"its format is {str(metadata.get('format'))[:20]}, this version of understudy reads 1"
+        raise ValueError(message)
+    _check_metadata(metadata)
+    _check_bounds(file)
+    if metadata.get("sealed") and not sealed:
+        message = "its seal is damaged"
         raise ValueError(message)
     table = file.read().combine_chunks()
+    if [column.null_count for column in table.columns[:-1]] != [0] * (len(SCHEMA) - 1):
+        message = "a row lacks a value"
+        raise ValueError(message)
     ids = _ids_of(table.column("id"))
     keys = np.ascontiguousarray(ids[:, :8]).view(">u8").ravel().astype(np.uint64)
     if np.any(keys[1:] < keys[:-1]):
@@ -349,7 +401,11 @@ def _parse_shard(data: bytes, sequence: int) -> tuple[_Segment, dict[str, Any]]:
     coder_of, coders = _decoded(table.column("coder"))
     numbers = [table.column(name).to_numpy() for name in ("offset", "length", "raw_length")]
     if len(ids) and (
-        min(int(part.min()) for part in numbers) < 0 or int((numbers[0] + numbers[1]).max()) > PACK_BYTES_MAX
+        min(int(part.min()) for part in numbers) < 0
+        or int(numbers[0].max()) > PACK_BYTES_MAX
+        or int(numbers[1].max()) > FRAME_BYTES_MAX
+        or int(numbers[2].max()) > RAW_BYTES_MAX
+        or int((numbers[0] + numbers[1]).max()) > PACK_BYTES_MAX
     ):
         message = "a chunk lies outside of what a pack can hold"
         raise ValueError(message)
@@ -374,6 +430,42 @@ def _parse_shard(data: bytes, sequence: int) -> tuple[_Segment, dict[str, Any]]:
         bases=bases,
     )
     return segment, metadata
+
+
+def _check_metadata(metadata: dict[str, Any]) -> None:
+    """Refuse metadata of another shape, before any of it is followed. Raises ValueError, TypeError, KeyError."""
+    ranges = [bound for low, high in metadata.get("replaces", []) for bound in (low, high)]
+    lengths = [length for length, _ in metadata.get("packs", {}).values()]
+    sums = [crc32c for _, crc32c in metadata.get("packs", {}).values()]
+    numbers = [metadata["shards"], *ranges, *lengths]
+    if not all(type(number) is int and number >= 0 for number in numbers):
+        message = "its metadata holds something that is not a number"
+        raise ValueError(message)
+    if not all(is_hex_id(name) for name in metadata.get("packs", {})):
+        message = "its metadata names something that is no pack"
+        raise ValueError(message)
+    if not all(crc32c is None or isinstance(crc32c, str) for crc32c in sums):
+        message = "its metadata holds a CRC32C that is not text"
+        raise TypeError(message)
+
+
+def _check_bounds(file: pq.ParquetFile) -> None:
+    """Refuse a file of other columns, or one that would grow beyond what a shard is, before it is read."""
+    found = [(column.name, column.type) for column in file.schema_arrow]
+    plain = [
+        (name, kind.value_type if pa.types.is_dictionary(kind) and name in ("pack", "coder") else kind)
+        for name, kind in found
+    ]
+    if plain != [(column.name, column.type) for column in SCHEMA]:
+        message = "it has other columns than an index"
+        raise ValueError(message)
+    about = file.metadata
+    groups = [about.row_group(number) for number in range(about.num_row_groups)]
+    rows = max(about.num_rows, sum(group.num_rows for group in groups))
+    size = sum(group.column(number).total_uncompressed_size for group in groups for number in range(group.num_columns))
+    if rows > SHARD_ROWS_MAX or size > _SHARD_BYTES_MAX:
+        message = f"it declares {rows} rows and {size} bytes, which no shard has"
+        raise ValueError(message)
 
 
 def _decoded(column: pa.ChunkedArray) -> tuple[NDArray[np.integer[Any]], list[str]]:

@@ -15,6 +15,7 @@ import zstandard
 
 from understudy.errors import Corrupt, Unsupported
 from understudy.vault.chunks import ID_BYTES, RAW_BYTES_MAX, CodedChunk, Location, chunk_id
+from understudy.vault.documents import parse_json
 
 if TYPE_CHECKING:
     from understudy.objects.interface import ObjectInfo, ObjectStore
@@ -25,6 +26,10 @@ MAGIC = b"USPACK01"
 PACK_BYTES_TARGET = 32 << 20
 #: No pack is longer; a reader refuses one that is.
 PACK_BYTES_MAX = 64 << 20
+#: No frame is longer: a reader holds several of them at once. A coder that does not shrink a chunk is not used.
+FRAME_BYTES_MAX = RAW_BYTES_MAX + (64 << 10)
+#: Many tiny chunks close a pack early: its list must stay within what its readers take.
+PACK_CHUNKS_MAX = 100_000
 _FOOTER = struct.Struct("<Q8s")
 _TRAILER_BYTES_MAX = 16 << 20
 _TRAILER_RAW_BYTES_MAX = 64 << 20
@@ -141,15 +146,16 @@ def read_trailer(store: ObjectStore, info: ObjectInfo) -> tuple[Location, ...]:
 def _parse_trailer(name: str, trailer: bytes, *, frames_end: int) -> tuple[Location, ...]:
     try:
         declared = zstandard.get_frame_parameters(trailer).content_size
-        if declared > _TRAILER_RAW_BYTES_MAX:
+        if not 0 <= declared <= _TRAILER_RAW_BYTES_MAX:
             message = f"pack {name} declares a chunk list of {declared} bytes, which no pack has"
             raise Corrupt(message)
-        listed = orjson.loads(zstandard.ZstdDecompressor().decompress(trailer, max_output_size=declared))
-    except (zstandard.ZstdError, orjson.JSONDecodeError) as error:
+        decompressor = zstandard.ZstdDecompressor(max_window_size=_TRAILER_RAW_BYTES_MAX)
+        listed = parse_json(decompressor.decompress(trailer, max_output_size=declared, allow_extra_data=False))
+    except (zstandard.ZstdError, ValueError) as error:
         message = f"the trailer of pack {name} cannot be decoded: {error}"
         raise Corrupt(message) from error
     if isinstance(listed, dict) and listed.get("format") != 1:
-        message = f"pack {name} has format {listed.get('format')!r}, this version of understudy reads 1"
+        message = f"pack {name} has format {str(listed.get('format'))[:20]}, this version of understudy reads 1"
         raise Unsupported(message, hint="upgrade understudy to the version that wrote it, or a later one")
     try:
         locations = tuple(_location(name, row) for row in listed["chunks"])
@@ -184,4 +190,6 @@ def _location(name: str, row: dict[str, Any]) -> Location:
         raise ValueError(numbers)
     if len(location.id) != ID_BYTES or not isinstance(location.coder, str):
         raise ValueError(row)
+    if location.length > FRAME_BYTES_MAX:
+        raise ValueError(location.length)
     return location

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from understudy.artifacts.catalog import all_manifests
 from understudy.errors import Conflict, Corrupt, NotFound, NotReady
-from understudy.vault.store import numbered, to_json
+from understudy.vault.documents import shown
+from understudy.vault.store import is_number, numbered, to_json
 
 if TYPE_CHECKING:
     from understudy.artifacts.manifest import ArtifactManifest
@@ -150,9 +151,13 @@ def newest_set(vault: Vault, service: str) -> SetManifest | None:
 def read_set(vault: Vault, service: str, sequence: int) -> SetManifest:
     """Return one set. Raises NotFound, Corrupt."""
     key = f"{SETS_PREFIX}{service}/{numbered(sequence)}.json"
-    value = vault.read_json(key)
+    return set_of(key, vault.read_json(key))
+
+
+def set_of(key: str, value: Any) -> SetManifest:  # noqa: ANN401 - any JSON value
+    """Return the set that an object holds, if it is the one that its key says. Raises Corrupt."""
     try:
-        return SetManifest(
+        found = SetManifest(
             service=str(value["service"]),
             sequence=int(value["sequence"]),
             model=PinnedModel(**value["model"]),
@@ -161,8 +166,12 @@ def read_set(vault: Vault, service: str, sequence: int) -> SetManifest:
             held=tuple(Held(**row) for row in value["held"]),
         )
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        message = f"{key} in {vault.url} is not a set: {error}"
+        message = f"{key} is not a set: {shown(str(error))}"
         raise Corrupt(message, hint="restore it from the bucket's versions, or compose the set again") from error
+    if key != f"{SETS_PREFIX}{found.service}/{numbered(found.sequence)}.json":
+        message = f"{key} says that it is set {found.sequence} of {shown(found.service)}"
+        raise Corrupt(message, hint="restore it from the bucket's versions, or compose the set again")
+    return found
 
 
 def set_pinning(vault: Vault, model: str) -> PinnedModel | None:
@@ -231,9 +240,9 @@ def _newest_features(vault: Vault, service: str, view: str) -> PinnedFeatures:
 
 def _latest_manifest(vault: Vault, prefix: str, suffix: str) -> int:
     found = 0
-    for info in vault.store.list(prefix):
+    for info in vault.listing(prefix):
         stem = info.key[len(prefix) :].removesuffix(suffix)
-        if info.key.endswith(suffix) and stem.isdigit():
+        if info.key.endswith(suffix) and is_number(stem):
             found = max(found, int(stem))
     return found
 

@@ -6,24 +6,34 @@ import json
 import re
 from typing import TYPE_CHECKING, Any
 
-from understudy.errors import Conflict, Corrupt, NotFound, Unsupported
+from understudy.errors import Conflict, Corrupt, NotFound, Refused, Unsupported
+from understudy.vault.documents import DOCUMENT_BYTES_MAX, parse_json
+from understudy.vault.seal import Damaged, is_sealed, seal, unseal
+from understudy.vault.signing import is_manifest, split
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
-    from understudy.objects.interface import ObjectStore
+    from understudy.objects.interface import ObjectInfo, ObjectStore
+    from understudy.vault.signing import Signing
 
 FORMAT_VERSION = 1
 FORMAT_KEY = "format.json"
 _DIGITS = 8
-_NUMBERED = re.compile(rf"(\d{{{_DIGITS}}})(?:[/.]|$)")
+_NUMBERED = re.compile(rf"([0-9]{{{_DIGITS}}})(?:[/.]|$)")
 _APPEND_TRIES = 100
 _POINTER_HINT = "remove it; the next run writes it again"
+_OBJECT_HINT = "restore it from the bucket's own versions, or push again"
 
 
 def numbered(sequence: int) -> str:
     """Return a sequence number as it stands in keys: eight digits, so that listings sort by it."""
     return f"{sequence:0{_DIGITS}d}"
+
+
+def is_number(text: str) -> bool:
+    """Return whether a part of a key is a sequence number; digits of other scripts, which int() takes, are none."""
+    return text.isascii() and text.isdecimal() and (len(text) == _DIGITS or (len(text) > _DIGITS and text[0] != "0"))
 
 
 def to_json(value: Any) -> bytes:  # noqa: ANN401 - any JSON value
@@ -34,9 +44,16 @@ def to_json(value: Any) -> bytes:  # noqa: ANN401 - any JSON value
 class Vault:
     """One vault over one object store. Safe to use from many threads."""
 
-    def __init__(self, store: ObjectStore) -> None:
-        """Wrap a store; ``open_vault`` is what checks its format."""
+    def __init__(self, store: ObjectStore, signing: Signing | None = None) -> None:
+        """Wrap a store; ``open_vault`` is what checks its format.
+
+        Args:
+            store: where the objects lie.
+            signing: signs every manifest that is written, and checks every one that is read; None does neither.
+        """
         self.store = store
+        self.signing = signing
+        self._listed: dict[str, int] = {}
 
     @property
     def url(self) -> str:
@@ -44,17 +61,36 @@ class Vault:
         return self.store.url
 
     def put_once(self, key: str, data: bytes) -> bool:
-        """Write an immutable object: True when created, False when these very bytes were there already.
+        """Write an immutable object: a manifest with its signature, and what is JSON with the digest of itself.
 
-        Raises Conflict when other bytes stand there.
+        Returns:
+            True when it was created, False when these very bytes were there already.
+
+        Raises:
+            Conflict: other bytes stand there.
+            InvalidConfig: the key to sign with cannot be had.
+            Unsupported: a manifest is longer than a reader would take.
         """
+        stored = self.as_stored(key, data)
         try:
-            self.store.create(key, data)
+            self.store.create(key, stored)
         except Conflict:
-            if self.store.get(key) == data:
+            # An early version wrote the same without its seal. What lacks the signature is not the same.
+            if self.store.get(key) in (stored, unseal(stored)):
                 return False
             raise
         return True
+
+    def as_stored(self, key: str, data: bytes) -> bytes:
+        """Return the bytes that ``put_once`` writes: with signature and seal. Raises InvalidConfig, Unsupported."""
+        if is_manifest(key) and self.signing is not None:
+            data = self.signing.sign(key, data)
+        if is_sealed(key):
+            data = seal(data)
+        if is_manifest(key) and len(data) > DOCUMENT_BYTES_MAX:
+            message = f"{key} would have {len(data)} bytes, a reader takes {DOCUMENT_BYTES_MAX}"
+            raise Unsupported(message, hint="split it: a model into versions with fewer or larger files")
+        return data
 
     def latest(self, prefix: str) -> int:
         """Return the highest sequence number below ``prefix`` (which ends in ``/``), 0 when there is none."""
@@ -62,10 +98,15 @@ class Vault:
 
     def sequences(self, prefix: str) -> list[int]:
         """Return every sequence number below ``prefix`` in order, each once."""
-        found = {
-            int(match[1]) for info in self.store.list(prefix) if (match := _NUMBERED.match(info.key[len(prefix) :]))
-        }
+        found = {int(match[1]) for info in self.listing(prefix) if (match := _NUMBERED.match(info.key[len(prefix) :]))}
         return sorted(found)
+
+    def listing(self, prefix: str) -> Iterator[ObjectInfo]:
+        """List as the store does, and remember how long the manifests are: that spares a question before each read."""
+        for info in self.store.list(prefix):
+            if is_manifest(info.key):
+                self._listed[info.key] = info.size
+            yield info
 
     def append(self, prefix: str, build: Callable[[int], bytes], *, after: int | None = None, suffix: str = "") -> int:
         """Write ``build(n)`` as the next numbered object below ``prefix`` and return n; the first one is 1.
@@ -89,14 +130,36 @@ class Vault:
         message = f"{_APPEND_TRIES} other writers took the next number below {prefix} in {self.url}"
         raise Conflict(message, hint="look for a run that repeats itself")
 
+    def read_manifest(self, key: str) -> bytes:
+        """Return a manifest's JSON, its signature proven and taken off.
+
+        Raises:
+            NotFound: it is not there.
+            Corrupt: it is longer than any manifest, or its signature is not one that the config trusts.
+        """
+        data = self._document(key, self._listed.get(key), _OBJECT_HINT)
+        return self.signing.check(key, data) if self.signing is not None else split(data)[0]
+
     def read_json(self, key: str) -> Any:  # noqa: ANN401 - any JSON value
-        """Return a JSON object's value. Raises NotFound, Corrupt."""
-        return self._parse(key, self.store.get(key), "restore it from the bucket's own versions, or push again")
+        """Return a JSON object's value; a manifest's only with a signature that the config trusts.
+
+        Raises:
+            NotFound: it is not there.
+            Corrupt: it is not JSON, longer than any such object, or not signed as it should be.
+        """
+        data = self.read_manifest(key) if is_manifest(key) else self._document(key, None, _OBJECT_HINT)
+        return self._parse(key, data, _OBJECT_HINT)
+
+    def prove(self, key: str) -> bool:
+        """Read a JSON object as its readers do, and return whether it carries a seal. Raises NotFound, Corrupt."""
+        self.read_json(key)
+        data = self.store.get(key)
+        return unseal(data) != data
 
     def pointer(self, key: str) -> Any:  # noqa: ANN401 - any JSON value
         """Return a mutable pointer's value, None when it was never set. Raises Corrupt."""
         try:
-            data = self.store.get(key)
+            data = self._document(key, None, _POINTER_HINT)
         except NotFound:
             return None
         return self._parse(key, data, _POINTER_HINT)
@@ -116,7 +179,7 @@ class Vault:
         for _ in range(_APPEND_TRIES):
             try:
                 info = self.store.head(key)
-                data, token = self.store.get(key, version=info.version), info.token
+                data, token = self._bounded(info, _POINTER_HINT), info.token
                 found = self._parse(key, data, _POINTER_HINT)
             except NotFound:
                 found, token = None, None
@@ -124,32 +187,62 @@ class Vault:
             if value == found:
                 return value
             try:
-                self.store.replace(key, to_json(value), expected=token)
+                self.store.replace(key, seal(to_json(value)), expected=token)
             except Conflict:
                 continue
             return value
         message = f"{_APPEND_TRIES} other writers moved {key} in {self.url}"
         raise Conflict(message, hint="look for a run that repeats itself")
 
+    def _document(self, key: str, size: int | None, hint: str) -> bytes:
+        """Return an object that is parsed in memory, if its size (None: ask) is one that memory bears."""
+        if size is None:
+            return self._bounded(self.store.head(key), hint)
+        if size > DOCUMENT_BYTES_MAX:
+            raise self._too_long(key, size, hint)
+        return self._unsealed(key, self.store.get(key), hint)
+
+    def _bounded(self, info: ObjectInfo, hint: str) -> bytes:
+        if info.size > DOCUMENT_BYTES_MAX:
+            raise self._too_long(info.key, info.size, hint)
+        return self._unsealed(info.key, self.store.get(info.key, version=info.version), hint)
+
+    def _unsealed(self, key: str, data: bytes, hint: str) -> bytes:
+        try:
+            return unseal(data)
+        except Damaged as damage:
+            raise Corrupt(f"{key} in {self.url} holds other bytes than were written: {damage}", hint=hint) from damage
+
+    def _too_long(self, key: str, size: int, hint: str) -> Corrupt:
+        message = f"{key} in {self.url} has {size} bytes, no such object has more than {DOCUMENT_BYTES_MAX}"
+        return Corrupt(message, hint=hint)
+
     def _parse(self, key: str, data: bytes, hint: str) -> Any:  # noqa: ANN401 - any JSON value
         try:
-            return json.loads(data)
+            return parse_json(data)
         except ValueError as error:
-            message = f"{key} in {self.url} is not JSON"
+            message = f"{key} in {self.url} is not JSON that can be read"
             raise Corrupt(message, hint=hint) from error
 
 
-def open_vault(store: ObjectStore) -> Vault:
+def open_vault(store: ObjectStore, *, service: str | None = None, signing: Signing | None = None) -> Vault:
     """Open the vault in a store, making an empty one on first use.
+
+    Args:
+        store: where it lies.
+        service: whose vault it is: written down on first use, and compared ever after. None: not asked.
+        signing: see ``Vault``.
 
     Raises:
         Unsupported: it was written by a later version of this software, or something else lives there.
+        Refused: it is another service's vault.
     """
-    vault = Vault(store)
+    vault = Vault(store, signing)
     try:
         found = vault.read_json(FORMAT_KEY)
     except NotFound:
-        vault.put_once(FORMAT_KEY, to_json({"format": FORMAT_VERSION, "what": "understudy vault"}))
+        identity = {"service": service} if service else {}
+        vault.put_once(FORMAT_KEY, to_json({"format": FORMAT_VERSION, "what": "understudy vault", **identity}))
         return vault
     if not isinstance(found, dict) or found.get("what") != "understudy vault":
         message = f"{store.url} holds something that is not a vault"
@@ -157,4 +250,8 @@ def open_vault(store: ObjectStore) -> Vault:
     if found.get("format") != FORMAT_VERSION:
         message = f"the vault in {store.url} has format {found.get('format')!r}, this software reads {FORMAT_VERSION}"
         raise Unsupported(message, hint="use the version of understudy that wrote it, or a later one")
+    # A vault of an early version does not say whose it is.
+    if service and found.get("service", service) != service:
+        message = f"the vault in {store.url} belongs to the service {found['service']!r}, this config is for {service}"
+        raise Refused(message, hint="give each service a bucket or prefix of its own under vault.url")
     return vault

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import time
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -15,11 +14,15 @@ from understudy.artifacts.catalog import read_manifest, revisions
 from understudy.errors import Corrupt, NotFound, Permanent
 from understudy.objects.parts import pieces
 from understudy.report import human_bytes, human_seconds, quiet
+from understudy.threads import ThreadPool
 from understudy.vault.chunks import Chunk, chunk_id
-from understudy.vault.index import ChunkIndex, load_index
+from understudy.vault.index import INDEX_PREFIX, ChunkIndex, load_index, prove_shard
 from understudy.vault.lanes import each
 from understudy.vault.packs import PACKS_PREFIX, pack_key, pack_name
 from understudy.vault.reading import ChunkReader, decode_proven
+from understudy.vault.seal import is_sealed
+from understudy.vault.sets import set_of
+from understudy.vault.signing import is_manifest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -44,11 +47,14 @@ class VerifyResult:
     Attributes:
         deep: whether every byte was decoded, or only the listing was compared.
         problems: a sentence for each object that is wrong; empty when all is well.
-        manifests: manifests of models, indexes and features looked at.
+        manifests: manifests of models, indexes, features and sets looked at.
+        signed: of these, how many bear the signature of a trusted key; None where the config trusts none.
         files: distinct files that they name.
         chunks: distinct chunks that model files are made of.
         packs: packs in the index.
         orphans: packs that no index names: what a killed run had sent; the next push adopts them.
+        unsealed: deep: JSON objects and shards of the index from before they carried a digest of themselves: a flipped
+            byte in one of them is found only where it contradicts something else.
         bytes_stored: bytes of all objects below the vault.
         bytes_read: of these, how many were read.
         seconds: wall time.
@@ -57,10 +63,12 @@ class VerifyResult:
     deep: bool
     problems: tuple[str, ...]
     manifests: int
+    signed: int | None = None
     files: int
     chunks: int
     packs: int
     orphans: int
+    unsealed: int = 0
     bytes_stored: int
     bytes_read: int
     seconds: float
@@ -76,9 +84,12 @@ class VerifyResult:
         how = f"deep, {human_bytes(self.bytes_read)} read" if self.deep else "quick"
         verdict = "all well" if self.ok else f"{len(self.problems)} bad"
         waiting = f", {self.orphans} packs to be adopted" if self.orphans else ""
+        signed = "" if self.signed is None else f"; {self.signed} of {self.manifests} manifests signed by trusted keys"
+        unsealed = f"; {self.unsealed} small objects of an earlier version carry no digest" if self.unsealed else ""
         return (
             f"vault: {self.manifests} manifests, {self.files} files, {self.chunks} chunks in {self.packs} packs"
             f"{waiting}, {human_bytes(self.bytes_stored)}: {verdict} ({how}, {human_seconds(self.seconds)})"
+            f"{signed}{unsealed}"
         )
 
     def as_json(self) -> dict[str, Any]:
@@ -127,6 +138,7 @@ class _Check:
         self._bytes_read = 0
         self._listed: dict[str, ObjectInfo] = {}
         self._bytes_stored = 0
+        self._unsealed = 0
 
     def run(self) -> VerifyResult:
         started = time.monotonic()
@@ -141,20 +153,24 @@ class _Check:
         manifests = self._manifests()
         damaged = self._damaged(index, packs)
         chunks, files = self._check_files(index, manifests, damaged)
-        data_files, other_manifests = self._data_files()
+        data_files = self._data_files()
         self._check_listed(data_files)
         if self._deep:
             self._deep_packs(index, packs, damaged, chunks)
+            self._deep_orphans(index, packs)
             self._deep_files(index, files)
             self._deep_data(data_files)
+            self._deep_small()
         return VerifyResult(
             deep=self._deep,
-            problems=tuple(self._problems),
-            manifests=len(manifests) + other_manifests,
+            problems=tuple(dict.fromkeys(self._problems)),
+            manifests=len([key for key in self._listed if is_manifest(key)]),
+            signed=self._signed(),
             files=len(files) + len(data_files),
             chunks=len(chunks),
             packs=len(index.packs),
             orphans=len(set(packs) - set(index.packs)),
+            unsealed=self._unsealed,
             bytes_stored=self._bytes_stored,
             bytes_read=self._bytes_read,
             seconds=time.monotonic() - started,
@@ -170,7 +186,7 @@ class _Check:
     def _manifests(self) -> list[ArtifactManifest]:
         wanted = [(*names, number) for names, numbers in revisions(self._vault).items() for number in numbers]
         found: list[ArtifactManifest] = []
-        with ThreadPoolExecutor(_READERS, thread_name_prefix="manifest") as pool:
+        with ThreadPool(_READERS, thread_name_prefix="manifest") as pool:
             for result in pool.map(partial(_tried, self._vault), wanted):
                 if isinstance(result, str):
                     self._problems.append(result)
@@ -223,7 +239,7 @@ class _Check:
         self, index: ChunkIndex, packs: dict[str, ObjectInfo], damaged: dict[str, str], needed: set[bytes]
     ) -> None:
         total = sum(info.size for info in packs.values())
-        with ThreadPoolExecutor(_PACKS_AT_ONCE, thread_name_prefix="verify") as pool:
+        with ThreadPool(_PACKS_AT_ONCE, thread_name_prefix="verify") as pool:
             jobs = (
                 partial(_read_pack, self._vault, name, rows, needed)
                 for name, rows in index.by_pack()
@@ -235,10 +251,30 @@ class _Check:
                 if problem:
                     self._problems.append(problem)
 
+    def _deep_orphans(self, index: ChunkIndex, packs: dict[str, ObjectInfo]) -> None:
+        """Prove the packs that no row of the index names: the next push may adopt them."""
+        named = {pack for segment in index.segments for pack in segment.packs}
+        with ThreadPool(_PACKS_AT_ONCE, thread_name_prefix="verify") as pool:
+            jobs = (partial(_read_pack, self._vault, name, [], set()) for name in sorted(set(packs) - named))
+            for count, problem in each(pool, jobs, ahead=_PACKS_AT_ONCE + 1):
+                self._bytes_read += count
+                if problem:
+                    self._problems.append(f"{problem}; no index names it")
+
+    def _deep_small(self) -> None:
+        """Prove every JSON object and every shard of the index by its seal; count those that have none."""
+        with ThreadPool(_READERS, thread_name_prefix="verify") as pool:
+            jobs = (partial(_prove, self._vault, info) for info in self._listed.values())
+            for count, sealed, problem in each(pool, jobs, ahead=2 * _READERS):
+                self._bytes_read += count
+                self._unsealed += sealed is False
+                if problem:
+                    self._problems.append(problem)
+
     def _deep_files(self, index: ChunkIndex, files: dict[str, tuple[str, ArtifactFile]]) -> None:
         total, done = sum(file.size for _, file in files.values()), 0
         with ChunkReader(self._vault, index) as reader:
-            with ThreadPoolExecutor(_FILES_AT_ONCE, thread_name_prefix="verify") as pool:
+            with ThreadPool(_FILES_AT_ONCE, thread_name_prefix="verify") as pool:
                 jobs = (partial(_read_file, reader, what, file) for what, file in files.values())
                 for size, problem in each(pool, jobs, ahead=_FILES_AT_ONCE + 1):
                     done += size
@@ -247,19 +283,23 @@ class _Check:
                         self._problems.append(problem)
             self._bytes_read += reader.bytes_read
 
-    def _data_files(self) -> tuple[list[_DataFile], int]:
-        """Return every Parquet file that manifests of indexes and features name, each once, and how many those are."""
+    def _signed(self) -> int | None:
+        signing = self._vault.signing
+        return len(signing.verified.intersection(self._listed)) if signing is not None and signing.trust else None
+
+    def _data_files(self) -> list[_DataFile]:
+        """Return every Parquet file that manifests of indexes and features name, each once; read the sets too."""
         found: dict[str, _DataFile] = {}
-        count = 0
         for key in self._listed:
             parts = key.split("/")
             if parts[0] == "vectors" and parts[-1] == "manifest.json":
                 read = _vector_files
             elif parts[0] == "features" and key.endswith(".json"):
                 read = _feature_files
+            elif parts[0] == "sets" and is_manifest(key):
+                read = _set_files
             else:
                 continue
-            count += 1
             try:
                 for file in read(key, self._vault.read_json(key)):
                     found.setdefault(file.key, file)
@@ -267,7 +307,7 @@ class _Check:
                 self._problems.append(error.message)
             except (KeyError, TypeError, ValueError, AttributeError) as error:
                 self._problems.append(f"{key} is not a manifest: {error!r}")
-        return list(found.values()), count
+        return list(found.values())
 
     def _check_listed(self, files: list[_DataFile]) -> None:
         for file in files:
@@ -278,7 +318,7 @@ class _Check:
                 self._problems.append(f"{file.key} has {info.size} bytes, {file.owner} says {file.size}")
 
     def _deep_data(self, files: list[_DataFile]) -> None:
-        with ThreadPoolExecutor(_READERS, thread_name_prefix="verify") as pool:
+        with ThreadPool(_READERS, thread_name_prefix="verify") as pool:
             jobs = (
                 partial(_read_data, self._vault, self._listed[file.key], file)
                 for file in files
@@ -323,6 +363,8 @@ def _read_pack(vault: Vault, name: str, rows: list[Location], needed: set[bytes]
             users += row.id in needed
     if chunk_id(data).hex() == name and not wrong:
         return len(data), None
+    if not rows:
+        return len(data), f"pack {name} holds other bytes than its name says"
     where = (
         f"{_count(len(wrong), 'chunk')} in it cannot be decoded, {users} of them needed"
         if wrong
@@ -333,6 +375,18 @@ def _read_pack(vault: Vault, name: str, rows: list[Location], needed: set[bytes]
         "holds other bytes than its name says" if chunk_id(data).hex() != name else "does not hold what the index says"
     )
     return len(data), f"pack {name} {kind}: {where}{first}"
+
+
+def _prove(vault: Vault, info: ObjectInfo) -> tuple[int, bool | None, str | None]:
+    """Return (bytes read, whether it is sealed, what is wrong) of a JSON object or a shard of the index."""
+    try:
+        if is_sealed(info.key):
+            return info.size, vault.prove(info.key), None
+        if info.key.startswith(INDEX_PREFIX) and info.key.endswith(".parquet"):
+            return info.size, prove_shard(vault, info.key), None
+    except Permanent as error:
+        return info.size, None, error.message
+    return 0, None, None
 
 
 def _read_file(reader: ChunkReader, what: str, file: ArtifactFile) -> tuple[int, str | None]:
@@ -365,6 +419,12 @@ def _read_data(vault: Vault, info: ObjectInfo, file: _DataFile) -> tuple[int, st
 def _feature_files(key: str, value: Any) -> Iterator[_DataFile]:  # noqa: ANN401 - any JSON value
     for row in value["files"]:
         yield _DataFile(f"offline/{value['view']}/{row['stored']}", int(row["size"]), str(row["blake3"]), None, key)
+
+
+def _set_files(key: str, value: Any) -> Iterator[_DataFile]:  # noqa: ANN401 - any JSON value
+    """Yield nothing: a set names manifests, not files. Raises Corrupt when it is none."""
+    set_of(key, value)
+    yield from ()
 
 
 def _vector_files(key: str, value: Any) -> Iterator[_DataFile]:  # noqa: ANN401 - any JSON value

@@ -4,17 +4,27 @@ from __future__ import annotations
 
 import logging
 import threading
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, wait
 from typing import TYPE_CHECKING, Self
 
 from understudy.errors import Conflict, Corrupt, NotFound
+from understudy.threads import ThreadPool
 from understudy.vault.index import LIVE_SEQUENCES_MAX, PackRecord, append_index, load_index
-from understudy.vault.packs import PACK_BYTES_TARGET, PACKS_PREFIX, PackBuilder, pack_key, pack_name, read_trailer
+from understudy.vault.packs import (
+    PACK_BYTES_TARGET,
+    PACK_CHUNKS_MAX,
+    PACKS_PREFIX,
+    PackBuilder,
+    pack_key,
+    pack_name,
+    read_trailer,
+)
 
 if TYPE_CHECKING:
     from types import TracebackType
 
     from understudy.vault.chunks import CodedChunk, Location
+    from understudy.vault.index import ChunkIndex
     from understudy.vault.store import Vault
 
 logger = logging.getLogger("understudy.vault")
@@ -51,14 +61,24 @@ class ChunkWriter:
         self._seen: set[bytes] = set()
         orphans = sorted(set(listed) - set(recorded))
         if orphans:
-            with ThreadPoolExecutor(_ADOPTERS, thread_name_prefix="adopt") as pool:
+            with ThreadPool(_ADOPTERS, thread_name_prefix="adopt") as pool:
                 trailers = {name: pool.submit(read_trailer, vault.store, listed[name]) for name in orphans}
             for name, future in trailers.items():
                 self._adopt(name, PackRecord(listed[name].size, listed[name].crc32c), future)
         self._builder = PackBuilder()
-        self._uploads = ThreadPoolExecutor(_UPLOADS_MAX, thread_name_prefix="upload")
+        self._uploads = ThreadPool(_UPLOADS_MAX, thread_name_prefix="upload")
         self._places = threading.BoundedSemaphore(_UPLOADS_MAX)
         self._sending: set[Future[tuple[tuple[Location, ...], PackRecord]]] = set()
+
+    @property
+    def vault(self) -> Vault:
+        """The vault that is written into."""
+        return self._vault
+
+    @property
+    def index(self) -> ChunkIndex:
+        """The vault's index as it was loaded last: what this run has sent may not be in it."""
+        return self._index
 
     def __enter__(self) -> Self:
         """Return itself; ``close`` follows."""
@@ -83,7 +103,8 @@ class ChunkWriter:
         if self.knows(chunk.id):
             return False
         self._seen.add(chunk.id)
-        if self._builder.size + len(chunk.frame) > self._pack_bytes and len(self._builder):
+        full = self._builder.size + len(chunk.frame) > self._pack_bytes or len(self._builder) >= PACK_CHUNKS_MAX
+        if full and len(self._builder):
             self._send()
         self._builder.add(chunk)
         return True

@@ -155,3 +155,65 @@ def test_an_insertion_moves_only_the_cuts_beside_it():
 
 def test_an_empty_file_has_no_chunks():
     assert [] == ContentCutter().feed(b"", last=True)
+
+
+# ------------------------------------------------------------------ what two readers would read differently
+
+
+def raw_header(text, data=b""):
+    return struct.pack("<Q", len(text)) + text + data
+
+
+ONE = b'"a":{"dtype":"U8","shape":[3],"data_offsets":[0,3]}'
+TWO = b'"b":{"dtype":"U8","shape":[1],"data_offsets":[3,4]}'
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"{" + ONE + b"," + ONE + b"," + TWO + b"}",
+        b'{"a":1,' + ONE + b"," + TWO + b"}",
+        b'{"\\u0061":{"dtype":"U8","shape":[4],"data_offsets":[0,4]},' + ONE + b"," + TWO + b"}",
+        b"{" + ONE.replace(b'"shape"', b'"dtype":"U8","shape"') + b"," + TWO + b"}",
+        b"{" + ONE.replace(b'"shape"', b'"\\u0064type":"I8","shape"') + b"," + TWO + b"}",
+        b'{"__metadata__":{"x":"1"},"__metadata__":{"x":"2"},' + ONE + b"," + TWO + b"}",
+        b'{"__metadata__":{"x":"1","x":"2"},' + ONE + b"," + TWO + b"}",
+    ],
+    ids=["tensor", "other kind", "escaped", "key", "escaped key", "metadata", "in metadata"],
+)
+def test_a_name_that_is_there_twice_is_refused(text):
+    with pytest.raises(Corrupt, match="twice"):
+        lengths_of(raw_header(text, b"aaab"))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"{" + ONE + b"," + TWO + b"}",
+        b'{"__metadata__":{"dtype":"\\"dtype\\"","shape":"x"},' + ONE + b"," + TWO + b"}",
+        b'{ "__metadata__" : {} , ' + ONE + b" , " + TWO + b" }  ",
+        b"{" + ONE.replace(b'"U8"', b'"U8","more":"fields"') + b"," + TWO + b"}",
+        b"{" + ONE.replace(b'"a"', b'"dtype"') + b"," + TWO + b"}",
+    ],
+)
+def test_names_that_only_look_alike_are_accepted(text):
+    assert [3, 1] == lengths_of(raw_header(text, b"aaab"))[1:]
+
+
+def test_a_header_that_another_reader_could_not_follow_is_refused():
+    deep = b"[" * 1000 + b"]" * 1000
+    with pytest.raises(Corrupt, match=r"not every reader|not JSON"):
+        lengths_of(raw_header(b'{"__metadata__":{"\\u0078":' + deep + b"}," + ONE + b"," + TWO + b"}", b"aaab"))
+
+
+def test_tensors_are_described_by_dtype_and_shape_and_a_hole_is_named():
+    data = safetensors({"a": np.zeros((2, 3), np.float32), "b": np.zeros((), np.float32)})
+    layout = read_layout(data[8 : 8 + header_length(data[:8], len(data))], len(data))
+    assert ({"a": ("F32", (2, 3)), "b": ("F32", ())}, None) == (layout.described, layout.hole)
+    data = file_of({"a": tensor(0, 3), "b": tensor(5, 9)}, b"aaa--bbbb")
+    assert "b" == read_layout(data[8 : 8 + header_length(data[:8], len(data))], len(data)).hole
+
+
+def test_a_header_longer_than_what_is_looked_into_is_refused_before_it_is_read():
+    with pytest.raises(Corrupt, match="more than the 16777216 that are looked into"):
+        header_length(struct.pack("<Q", (16 << 20) + 1), 1 << 40)

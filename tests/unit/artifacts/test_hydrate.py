@@ -19,6 +19,7 @@ from understudy.artifacts.replicate import push
 from understudy.errors import Conflict, Corrupt, NotFound, NotReady, Unreachable
 from understudy.objects.file import FileStore
 from understudy.objects.memory import MemoryStore
+from understudy.vault.seal import unseal
 from understudy.vault.store import open_vault, to_json
 
 
@@ -175,7 +176,7 @@ def test_chunks_in_another_order_never_become_a_file(vault, target):
 
 @pytest.mark.parametrize("path", ["../../evil", "/evil", "..\\evil", "a/../../../evil"])
 def test_a_hostile_path_writes_nothing(vault, target, path):
-    value = orjson.loads(vault.store.get(manifest_key("m", "1", 1)))
+    value = orjson.loads(unseal(vault.store.get(manifest_key("m", "1", 1))))
     value["files"][0]["path"] = path
     value["digest"] = model_digest((row["path"], row["sha256"]) for row in value["files"])
     vault.store.put(manifest_key("m", "1", 1), orjson.dumps(value))

@@ -9,7 +9,9 @@ from functools import partial
 
 import pytest
 
+from understudy.vault.chunks import Location
 from understudy.vault.lanes import each, in_order
+from understudy.vault.reading import _groups
 
 
 def test_results_come_in_the_order_of_the_jobs():
@@ -55,3 +57,14 @@ def test_two_that_share_places_both_finish():
 def test_each_yields_every_result_once():
     with ThreadPoolExecutor(3) as pool:
         assert set(range(30)) == set(each(pool, (partial(int, number) for number in range(30)), ahead=4))
+
+
+def test_ranges_are_few_and_grow_shorter_toward_the_end_of_a_file():
+    block, count = 4 << 20, 240
+    located = [Location(bytes([n]) * 32, "ab" * 32, n * block, block, block, "raw") for n in range(count)]
+    groups = list(_groups(located, left=block * count))
+    assert located == [place for group in groups for place in group]
+    lengths = [len(group) for group in groups]
+    assert (3, 1) == (lengths[0], lengths[-1])
+    assert lengths == sorted(lengths, reverse=True)
+    assert count / 2 > len(groups) > count / 3

@@ -14,6 +14,7 @@ from understudy.artifacts.manifest import manifest_key
 from understudy.artifacts.replicate import push
 from understudy.errors import Corrupt
 from understudy.objects.memory import MemoryStore
+from understudy.vault.seal import unseal
 from understudy.vault.store import open_vault, to_json
 from understudy.vault.verify import verify
 
@@ -113,7 +114,7 @@ def test_any_flipped_byte_of_a_pack_is_found_deeply(vault, at):
 
 def test_a_manifest_with_another_sha256_is_found(vault):
     key = manifest_key("m", "1", 1)
-    value = orjson.loads(vault.store.get(key))
+    value = orjson.loads(unseal(vault.store.get(key)))
     value["files"][0]["sha256"] = "00" * 32
     vault.store.put(key, orjson.dumps(value))
     [problem] = verify(vault, deep=False).problems
@@ -122,7 +123,7 @@ def test_a_manifest_with_another_sha256_is_found(vault):
 
 def test_swapped_chunks_are_found_deeply_by_the_file_s_sha256(vault):
     key = manifest_key("m", "1", 1)
-    value = orjson.loads(vault.store.get(key))
+    value = orjson.loads(unseal(vault.store.get(key)))
     row = next(row for row in value["files"] if row["path"] == "model.safetensors")
     row["chunks"][1], row["chunks"][2] = row["chunks"][2], row["chunks"][1]
     vault.store.put(key, orjson.dumps(value))
