@@ -1,7 +1,8 @@
-"""A store that fails on cue, over any other store: what a kill test needs.
+"""An adapter that fails on cue, over any other adapter: what a kill test needs.
 
 ``FaultyStore(store).fail("create", nth=3)`` and the third call of ``create`` raises Unreachable before anything was
-written; ``after=True`` writes and loses the answer. ``kill`` ends this process there, as a power cut would.
+written; ``after=True`` writes and loses the answer. ``kill`` ends this process there, as a power cut would. ``Faulty``
+does the same over any adapter: an online store, a vector store, a register.
 """
 
 from __future__ import annotations
@@ -14,19 +15,17 @@ import threading
 import time
 from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Literal, Self
 from urllib.parse import urlsplit
 
 from understudy.errors import Unreachable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
-    from datetime import datetime
 
-    from understudy.objects.interface import Abilities, ObjectInfo, ObjectStore
+    from understudy.objects.interface import ObjectInfo, ObjectStore
 
-Result = TypeVar("Result")
-Action = Literal["fail", "kill", "slow", "cut"]
+Action = Literal["fail", "kill", "slow", "cut", "run"]
 
 
 @dataclass(frozen=True)
@@ -40,35 +39,43 @@ class Fault:
     key: str
     error: Callable[[], Exception]
     seconds: float
+    run: Callable[[], object] | None = None
 
 
 def _lost() -> Exception:
     return Unreachable("the answer was lost (a fault of this test)")
 
 
-class FaultyStore:
-    """An ObjectStore that passes every call on, except those told to fail.
+class Faulty:
+    """Any adapter, with every call passed on, except those told to fail.
 
     ``method`` is the interface's name or ``*`` for every one of them; ``nth`` counts the calls that match method and
-    key, from 1 (None: every one); ``key`` limits to keys that start with it. Rules are set before the calls start.
+    key, from 1 (None: every one); ``key`` limits to calls whose first argument is a text that starts with it. Rules are
+    set before the calls start.
 
     Attributes:
         calls: how often each method was called.
         keys: (method, key) of every call in order.
     """
 
-    def __init__(self, store: ObjectStore) -> None:
+    def __init__(self, store: Any) -> None:
         self.store = store
-        self.url = store.url
         self.calls: Counter[str] = Counter()
         self.keys: list[tuple[str, str]] = []
         self._faults: list[Fault] = []
         self._seen: Counter[int] = Counter()
         self._lock = threading.Lock()
 
-    @property
-    def abilities(self) -> Abilities:
-        return self.store.abilities
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self.store, name)
+        if name.startswith("_") or not callable(found):
+            return found
+
+        def passed(*arguments: Any, **named: Any) -> Any:
+            key = arguments[0] if arguments and isinstance(arguments[0], str) else ""
+            return self._pass(name, key, lambda: found(*arguments, **named))
+
+        return passed
 
     def fail(
         self,
@@ -78,23 +85,27 @@ class FaultyStore:
         after: bool = False,
         key: str = "",
         error: Callable[[], Exception] = _lost,
-    ) -> FaultyStore:
+    ) -> Self:
         """Raise at that call: before its effect, or after it (the answer is lost)."""
         return self._add(method, "fail", nth=nth, after=after, key=key, error=error)
 
-    def kill(self, method: str, *, nth: int = 1, after: bool = False, key: str = "") -> FaultyStore:
+    def kill(self, method: str, *, nth: int = 1, after: bool = False, key: str = "") -> Self:
         """SIGKILL this very process at that call: before its effect, or right after it."""
         return self._add(method, "kill", nth=nth, after=after, key=key)
 
-    def slow(self, method: str, seconds: float, *, nth: int | None = None, key: str = "") -> FaultyStore:
+    def slow(self, method: str, seconds: float, *, nth: int | None = None, key: str = "") -> Self:
         """Wait before passing on that call (every one by default)."""
         return self._add(method, "slow", nth=nth, key=key, seconds=seconds)
 
-    def cut(self, method: str = "get", *, nth: int | None = 1, key: str = "") -> FaultyStore:
+    def cut(self, method: str = "get", *, nth: int | None = 1, key: str = "") -> Self:
         """Return a body (of get or get_range) without its last byte, as an adapter that checks nothing would."""
         return self._add(method, "cut", nth=nth, key=key)
 
-    def heal(self) -> FaultyStore:
+    def run(self, method: str, action: Callable[[], object], *, nth: int = 1, key: str = "") -> Self:
+        """Do something else before passing on that call: break the network, change the world."""
+        return self._add(method, "run", nth=nth, key=key, run=action)
+
+    def heal(self) -> Self:
         """Forget all faults; the counts stay."""
         self._faults.clear()
         return self
@@ -109,8 +120,9 @@ class FaultyStore:
         after: bool = False,
         error: Callable[[], Exception] = _lost,
         seconds: float = 0.0,
-    ) -> FaultyStore:
-        self._faults.append(Fault(method, action, nth, after, key, error, seconds))
+        run: Callable[[], object] | None = None,
+    ) -> Self:
+        self._faults.append(Fault(method, action, nth, after, key, error, seconds, run))
         return self
 
     def _due(self, method: str, key: str) -> list[Fault]:
@@ -125,20 +137,30 @@ class FaultyStore:
                         due.append(fault)
             return due
 
-    def _pass(self, method: str, key: str, call: Callable[[], Result]) -> Result:
+    def _pass(self, method: str, key: str, call: Callable[[], Any]) -> Any:
         due = self._due(method, key)
         for fault in due:
             if fault.action == "slow":
                 time.sleep(fault.seconds)
+            elif fault.run is not None:
+                fault.run()
             elif not fault.after:
                 _strike(fault)
         result = call()
         for fault in due:
             if fault.action == "cut":
-                result = cast("Result", cast("bytes", result)[:-1])
+                result = result[:-1]
             elif fault.after:
                 _strike(fault)
         return result
+
+
+class FaultyStore(Faulty):
+    """An ObjectStore: its listings fail when they are read, as those of a server do. Made to be subclassed too."""
+
+    def __init__(self, store: ObjectStore) -> None:
+        super().__init__(store)
+        self.url = store.url
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
         yield from self._pass("list", prefix, lambda: self.store.list(prefix))
@@ -167,11 +189,11 @@ class FaultyStore:
     def put_stream(self, key: str, parts: Iterable[bytes], size: int) -> ObjectInfo:
         return self._pass("put_stream", key, lambda: self.store.put_stream(key, parts, size))
 
+    def create_stream(self, key: str, parts: Iterable[bytes], size: int) -> ObjectInfo:
+        return self._pass("create_stream", key, lambda: self.store.create_stream(key, parts, size))
+
     def delete(self, key: str) -> None:
         self._pass("delete", key, lambda: self.store.delete(key))
-
-    def now(self) -> datetime:
-        return self._pass("now", "", self.store.now)
 
 
 def _strike(fault: Fault) -> None:

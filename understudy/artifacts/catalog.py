@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from understudy.artifacts.manifest import ARTIFACTS_PREFIX, complaint_about_path, decode_manifest, manifest_key
 from understudy.artifacts.plan import natural
 from understudy.errors import NotFound
+from understudy.threads import ThreadPool
+from understudy.vault.store import is_number
 
 if TYPE_CHECKING:
     from understudy.artifacts.manifest import ArtifactManifest
@@ -21,10 +22,10 @@ def revisions(vault: Vault, model: str | None = None) -> dict[tuple[str, str], l
     """Return every revision number, ascending, of each (model, version); of one model if it is named."""
     prefix = ARTIFACTS_PREFIX if model is None else f"{ARTIFACTS_PREFIX}{model}/"
     found: dict[tuple[str, str], list[int]] = {}
-    for info in vault.store.list(prefix):
+    for info in vault.listing(prefix):
         parts = info.key[len(ARTIFACTS_PREFIX) :].split("/")
         stem, dot, suffix = parts[-1].partition(".")
-        if len(parts) == _KEY_PARTS and stem.isdigit() and (dot + suffix) == ".json":
+        if len(parts) == _KEY_PARTS and is_number(stem) and (dot + suffix) == ".json":
             found.setdefault((parts[0], parts[1]), []).append(int(stem))
     return {names: sorted(numbers) for names, numbers in found.items()}
 
@@ -32,7 +33,7 @@ def revisions(vault: Vault, model: str | None = None) -> dict[tuple[str, str], l
 def read_manifest(vault: Vault, model: str, version: str, revision: int) -> ArtifactManifest:
     """Return one manifest, checked. Raises NotFound, Corrupt, Unsupported."""
     key = manifest_key(model, version, revision)
-    return decode_manifest(vault.store.get(key), key)
+    return decode_manifest(vault.read_manifest(key), key)
 
 
 def newest_manifests(vault: Vault, model: str | None = None) -> dict[tuple[str, str], ArtifactManifest]:
@@ -76,5 +77,5 @@ def find_manifest(
 def _read_all(vault: Vault, wanted: list[tuple[str, str, int]]) -> list[ArtifactManifest]:
     if len(wanted) == 1:
         return [read_manifest(vault, *wanted[0])]
-    with ThreadPoolExecutor(_READERS, thread_name_prefix="manifest") as pool:
+    with ThreadPool(_READERS, thread_name_prefix="manifest") as pool:
         return list(pool.map(lambda names: read_manifest(vault, *names), wanted))

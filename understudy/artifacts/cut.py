@@ -6,15 +6,15 @@ The format: https://github.com/huggingface/safetensors#format
 
 from __future__ import annotations
 
+import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-import orjson
-
 from understudy.errors import Corrupt
 from understudy.vault.chunks import BLOCK_BYTES
+from understudy.vault.documents import parse_json, quoted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,6 +23,10 @@ CONTENT_BYTES_MIN = 256 << 10
 CONTENT_BYTES_AVERAGE = 1 << 20
 #: As the safetensors library: a longer header is refused.
 HEADER_BYTES_MAX = 100_000_000
+#: A longer one, though it may be well formed, is not held in memory to be looked into: some 150,000 tensors fit.
+HEADER_CHECKED_MAX = 16 << 20
+_VALUES_MAX = 2_000_000
+_METADATA = "__metadata__"
 LENGTH_BYTES = 8
 _DIMENSIONS_MAX = 64
 _BITS = {
@@ -32,12 +36,26 @@ _BITS = {
 }  # fmt: skip
 
 
+#: A tensor as its header describes it: dtype and shape.
+Described = tuple[str, tuple[int, ...]]
+
+
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """How a safetensors file is laid out: where its data begins, and each tensor's (start, end), in order."""
+    """How a safetensors file is laid out.
+
+    Attributes:
+        data_start: where its data begins.
+        tensors: each tensor's (start, end) in the file, in order.
+        described: each tensor's dtype and shape by its name.
+        hole: the name of the first tensor before which bytes lie that belong to none; None without any. The format
+            knows no such bytes and its library refuses them; cut they can be all the same.
+    """
 
     data_start: int
     tensors: tuple[tuple[int, int], ...]
+    described: dict[str, Described] = field(default_factory=dict)
+    hole: str | None = None
 
 
 def header_length(prefix: bytes, size: int) -> int:
@@ -60,6 +78,9 @@ def header_length(prefix: bytes, size: int) -> int:
     if LENGTH_BYTES + length > size:
         message = f"declares a header of {length} bytes and has only {size} in all"
         raise Corrupt(message)
+    if length > HEADER_CHECKED_MAX:
+        message = f"has a header of {length} bytes, more than the {HEADER_CHECKED_MAX} that are looked into"
+        raise Corrupt(message)
     return length
 
 
@@ -71,29 +92,62 @@ def read_layout(header: bytes, size: int) -> Layout:
         size: the file's bytes; header and tensors must account for all of them.
 
     Raises:
-        Corrupt: not JSON, an offset out of range, tensors that overlap, or a file of another size than they make.
+        Corrupt: not JSON, a name that is there twice, an offset out of range, tensors that overlap, or a file of
+            another size than they make.
     """
     try:
-        listed = orjson.loads(header)
-    except orjson.JSONDecodeError as error:
+        listed = parse_json(header, values_max=_VALUES_MAX)
+    except ValueError as error:
         message = f"has a header that is not JSON: {error}"
         raise Corrupt(message) from error
     if not isinstance(listed, dict):
         message = "has a header that is not an object"
         raise Corrupt(message)
+    _check_names(header, listed)
     data_start = LENGTH_BYTES + len(header)
     data_size = size - data_start
-    spans = sorted(_span(name, tensor, data_size) for name, tensor in listed.items() if name != "__metadata__")
+    spans = sorted(_span(name, tensor, data_size) for name, tensor in listed.items() if name != _METADATA)
     end = 0
+    hole = None
     for start, stop, name in spans:
         if start < end:
-            message = f"has tensors that overlap, at {name!r}"
+            message = f"has tensors that overlap, at {quoted(name)}"
             raise Corrupt(message)
+        if start > end and hole is None:
+            hole = name
         end = stop
     if end != data_size:
         message = f"has {size} bytes, its header and tensors make {data_start + end}"
         raise Corrupt(message)
-    return Layout(data_start, tuple((data_start + start, data_start + stop) for start, stop, _ in spans))
+    described = {name: (str(listed[name]["dtype"]), tuple(listed[name]["shape"])) for _, _, name in spans}
+    places = tuple((data_start + start, data_start + stop) for start, stop, _ in spans)
+    return Layout(data_start, places, described, hole)
+
+
+def _check_names(header: bytes, listed: dict[str, Any]) -> None:
+    """Refuse a name that is there twice, of which one reader would take the first and another the last."""
+    metadata = listed.get(_METADATA)
+    strings = 5 * (len(listed) - (_METADATA in listed))  # name, dtype and its value, shape, data_offsets
+    if isinstance(metadata, dict):
+        strings += 1 + 2 * len(metadata)
+    # Without escapes, the number of quotes says how many strings there were; a dropped name leaves some over.
+    if b"\\" not in header and header.count(b'"') == 2 * strings:
+        return
+    try:
+        json.loads(header, object_pairs_hook=_once)
+    except (RecursionError, ValueError):
+        message = "has a header that not every reader understands"
+        raise Corrupt(message) from None
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        seen: set[str] = set()
+        twice = next(name for name, _ in pairs if name in seen or seen.add(name))  # type: ignore[func-returns-value]
+        message = f"has a header that names {quoted(twice)} twice"
+        raise Corrupt(message)
+    return found
 
 
 def _span(name: str, tensor: Any, data_size: int) -> tuple[int, int, str]:  # noqa: ANN401 - any JSON value
@@ -101,7 +155,7 @@ def _span(name: str, tensor: Any, data_size: int) -> tuple[int, int, str]:  # no
     try:
         dtype, shape, (start, stop) = tensor["dtype"], tensor["shape"], tensor["data_offsets"]
     except (KeyError, TypeError, ValueError) as error:
-        message = f"describes the tensor {name!r} without dtype, shape and data_offsets"
+        message = f"describes the tensor {quoted(name)} without dtype, shape and data_offsets"
         raise Corrupt(message) from error
     if not all(type(place) is int for place in (start, stop)) or not 0 <= start <= stop:
         problem = "has offsets that are not numbers in order"
@@ -112,9 +166,9 @@ def _span(name: str, tensor: Any, data_size: int) -> tuple[int, int, str]:  # no
     elif not all(type(length) is int and length >= 0 for length in shape):
         problem = "has a shape that is not numbers"
     elif isinstance(dtype, str) and dtype in _BITS and math.prod(shape) * _BITS[dtype] != (stop - start) * 8:
-        problem = f"has {stop - start} bytes, which {dtype} {shape} does not give"
+        problem = f"has {stop - start} bytes, which {dtype} {quoted(shape)} does not give"
     if problem:
-        message = f"describes the tensor {name!r}, which {problem}"
+        message = f"describes the tensor {quoted(name)}, which {problem}"
         raise Corrupt(message)
     return start, stop, name
 

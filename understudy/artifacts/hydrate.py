@@ -6,16 +6,17 @@ import hashlib
 import logging
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
 from understudy.artifacts.catalog import find_manifest
 from understudy.artifacts.pointer import Pointer, ServedFile, encode_pointer, pointer_key, read_pointer
-from understudy.errors import Conflict, Corrupt, NotFound, NotReady
+from understudy.artifacts.validate import folded
+from understudy.errors import Conflict, Corrupt, NotFound, NotReady, Unsupported
 from understudy.objects.parts import pieces
 from understudy.report import Report, human_bytes, human_seconds, quiet
+from understudy.threads import ThreadPool
 from understudy.vault.sets import set_pinning
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ def hydrate(
     bytes_checked = sum(file.size for file, _ in unsure)
     bytes_read = 0
     if unsure or missing:
-        with ThreadPoolExecutor(_FILES_MAX, thread_name_prefix="hydrate") as pool:
+        with ThreadPool(_FILES_MAX, thread_name_prefix="hydrate") as pool:
             for file, info, found in pool.map(partial(_read_back, target), unsure):
                 if found == file.sha256:
                     served[file.path] = _served(file, info)
@@ -103,6 +104,7 @@ def hydrate(
     )
     moved = pointer != before
     if moved:
+        _check_names_apart(target, pointer)
         _move(target, pointer, token)
     outcome = _Outcome(manifest, len(missing), sum(file.size for file in missing), bytes_read, bytes_checked)
     report = _report(outcome, before, moved=moved, seconds=time.monotonic() - started)
@@ -131,6 +133,18 @@ def _refuse_to_overwrite(
         raise NotReady(message, hint="turn versioning on for that bucket, or upload the files as a new version")
 
 
+def _check_names_apart(target: ObjectStore, pointer: Pointer) -> None:
+    """Read back files whose names differ in case or Unicode form alone: a disk may have written one over the other."""
+    alike: dict[str, list[ServedFile]] = {}
+    for file in pointer.files:
+        alike.setdefault(folded(file.path), []).append(file)
+    for files in alike.values():
+        if len(files) > 1 and any(_hash_served(target, file) != file.sha256 for file in files):
+            names = " and ".join(repr(file.path) for file in files)
+            message = f"{target.url} takes {names} of {pointer.model} {pointer.version} for one file"
+            raise Unsupported(message, hint="serve the model from an object store, or from a disk that minds case")
+
+
 def verify_hydrated(vault: Vault, target: ObjectStore, model: str, *, progress: Progress = quiet) -> Report:
     """Read back every file that the target serves of a model and compare it with the vault's manifest by SHA-256.
 
@@ -150,7 +164,7 @@ def verify_hydrated(vault: Vault, target: ObjectStore, model: str, *, progress: 
         message = f"{pointer_key(model)} in {target.url} does not name the files of {model} {manifest.version}"
         raise Corrupt(message, hint="hydrate again")
     total, done = manifest.size, 0
-    with ThreadPoolExecutor(_FILES_MAX, thread_name_prefix="verify") as pool:
+    with ThreadPool(_FILES_MAX, thread_name_prefix="verify") as pool:
         for file, found in zip(pointer.files, pool.map(partial(_hash_served, target), pointer.files), strict=True):
             if found != file.sha256:
                 message = f"{file.key} in {target.url} " + (
@@ -226,7 +240,7 @@ def _write_all(
     *,
     missing: list[ArtifactFile],
     served: dict[str, ServedFile],
-    pool: ThreadPoolExecutor,
+    pool: ThreadPool,
     progress: Progress,
 ) -> int:
     """Write the missing files, the longest first, add them to ``served``, and return the bytes read from the vault."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import orjson
 
 from understudy.errors import Corrupt, Unsupported
+from understudy.vault.documents import TooMuch, parse_json, quoted, shown
 from understudy.vault.store import numbered
 
 if TYPE_CHECKING:
@@ -20,7 +21,8 @@ POINTERS = "pointers"
 FORMAT = 1
 _HEX = re.compile(r"[0-9a-f]{64}")
 _PATH_BYTES_MAX = 1024
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+#: Beside ASCII's control characters those of Latin-1, which terminals obey too, line ends, and what turns text around.
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]")
 
 Kind = Literal["safetensors", "opaque"]
 
@@ -162,23 +164,26 @@ def decode_manifest(data: bytes, key: str) -> ArtifactManifest:
         Corrupt: anything else is wrong, in one sentence.
     """
     try:
-        value = orjson.loads(data)
-    except orjson.JSONDecodeError as error:
+        value = parse_json(data)
+    except TooMuch as error:
+        raise _corrupt(key, str(error)) from error
+    except ValueError as error:
         raise _corrupt(key, "is not JSON") from error
     if not isinstance(value, dict):
         raise _corrupt(key, "is not an object")
     if value.get("format") != FORMAT:
-        message = f"{key} has format {value.get('format')!r}, this version of understudy reads {FORMAT}"
+        message = f"{key} has format {quoted(value.get('format'))}, this version of understudy reads {FORMAT}"
         raise Unsupported(message, hint="upgrade understudy to the version that wrote it, or a later one")
     try:
         manifest = _manifest(value)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise _corrupt(key, f"is not a manifest: {error}") from error
+        raise _corrupt(key, f"is not a manifest: {shown(str(error))}") from error
     for name in (manifest.model, manifest.version):
         if "/" in name or complaint_about_path(name):
-            raise _corrupt(key, f"has the name {name!r}, which cannot be one")
+            raise _corrupt(key, f"has the name {quoted(name)}, which cannot be one")
     if key != manifest_key(manifest.model, manifest.version, manifest.revision):
-        raise _corrupt(key, f"says that it is {manifest.model} {manifest.version} revision {manifest.revision}")
+        told = f"{shown(manifest.model)} {shown(manifest.version)} revision {manifest.revision}"
+        raise _corrupt(key, f"says that it is {told}")
     _check_files(manifest, key)
     return manifest
 
@@ -187,17 +192,17 @@ def _check_files(manifest: ArtifactManifest, key: str) -> None:
     seen: set[str] = set()
     for file in manifest.files:
         if reason := complaint_about_path(file.path):
-            raise _corrupt(key, f"names the file {file.path!r}, which {reason}")
+            raise _corrupt(key, f"names the file {quoted(file.path)}, which {reason}")
         if file.path in seen:
-            raise _corrupt(key, f"names the file {file.path!r} twice")
+            raise _corrupt(key, f"names the file {quoted(file.path)} twice")
         seen.add(file.path)
         if sum(length for _, length in file.chunks) != file.size:
-            raise _corrupt(key, f"lists chunks of {file.path!r} that do not add up to its {file.size} bytes")
+            raise _corrupt(key, f"lists chunks of {quoted(file.path)} that do not add up to its {file.size} bytes")
     for path in seen:
         parts = path.split("/")
         for depth in range(1, len(parts)):
             if (above := "/".join(parts[:depth])) in seen:
-                raise _corrupt(key, f"names {above!r} both as a file and as a directory")
+                raise _corrupt(key, f"names {quoted(above)} both as a file and as a directory")
     if not manifest.files:
         raise _corrupt(key, "has no files")
     if model_digest((file.path, file.sha256) for file in manifest.files) != manifest.digest:
@@ -223,7 +228,7 @@ def _file(row: dict[str, Any]) -> ArtifactFile:
     version = source["version"]
     kind = row["kind"]
     if kind not in ("safetensors", "opaque"):
-        message = f"unknown kind {kind!r}"
+        message = f"unknown kind {quoted(kind)}"
         raise ValueError(message)
     return ArtifactFile(
         path=_text(row["path"]),
@@ -242,21 +247,21 @@ def _file(row: dict[str, Any]) -> ArtifactFile:
 
 def _text(value: object) -> str:
     if not isinstance(value, str):
-        message = f"{value!r} should be text"
+        message = f"{quoted(value)} should be text"
         raise TypeError(message)
     return value
 
 
 def _count(value: object) -> int:
     if type(value) is not int or value < 0:
-        message = f"{value!r} should be a count"
+        message = f"{quoted(value)} should be a count"
         raise ValueError(message)
     return value
 
 
 def _hex(value: object) -> str:
     if not isinstance(value, str) or not _HEX.fullmatch(value):
-        message = f"{value!r} should be 64 hex digits"
+        message = f"{quoted(value)} should be 64 hex digits"
         raise ValueError(message)
     return value
 

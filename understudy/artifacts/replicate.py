@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from contextlib import ExitStack
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from understudy import __version__
 from understudy.artifacts.catalog import newest_manifests, read_manifest
@@ -27,13 +27,23 @@ logger = logging.getLogger("understudy.artifacts")
 
 #: A version whose objects change while they are read is listed and read again this often, then held.
 _READ_TRIES = 3
+#: So many complaints about one version are kept in its manifest, word for word.
+_COMPLAINTS_MAX = 20
 
 
-def push(source: ObjectStore, vault: Vault, *, model: str | None = None, progress: Progress = quiet) -> list[Report]:
+def push(
+    source: ObjectStore,
+    vault: Vault,
+    *,
+    model: str | None = None,
+    accept_change: str | None = None,
+    progress: Progress = quiet,
+) -> list[Report]:
     """Bring every new or changed version of every model below the source into the vault.
 
     A version becomes visible whole, by its manifest, after all its chunks are in the vault's index. A version that is
-    no whole model yet, or keeps changing, is reported as ``held`` with the reason and not recorded. Running it again
+    no whole model yet, or keeps changing, is reported as ``held`` with the reason and not recorded; so is one that
+    contradicts itself or its parent (``details["action"]`` is then ``refused``). The others go on. Running it again
     after a kill sends only what is missing. What the newest manifest knows is not read, and when nothing changed
     neither is the chunk index.
 
@@ -41,6 +51,8 @@ def push(source: ObjectStore, vault: Vault, *, model: str | None = None, progres
         source: objects at ``<model>/<version>/<path>``; ``pointers/`` is no model.
         vault: where to.
         model: only this one; None takes all.
+        accept_change: the reason for which a person takes versions that would be held or refused for what is in
+            their files; the manifest keeps it, with what was wrong. None accepts nothing.
         progress: told plain bytes of each version.
 
     Returns:
@@ -59,7 +71,7 @@ def push(source: ObjectStore, vault: Vault, *, model: str | None = None, progres
     newest = newest_manifests(vault, model)
     reports: list[Report] = []
     with ExitStack() as stack:
-        run = _Run(source, vault, newest, progress, stack)
+        run = _Run(source, vault, newest, progress, stack, accept_change=accept_change)
         for position, version in enumerate(versions):
             planned = plan([version], newest)[0]
             if planned.action != "unchanged":
@@ -81,7 +93,10 @@ class _Run:
         newest: dict[tuple[str, str], ArtifactManifest],
         progress: Progress,
         stack: ExitStack,
+        *,
+        accept_change: str | None,
     ) -> None:
+        self._accept_change = accept_change
         self._source = source
         self._vault = vault
         self._newest = newest
@@ -95,14 +110,15 @@ class _Run:
         if planned.action == "held":
             return _held(planned, planned.source.complaint or "its names cannot be kept", started)
         # Imported here: a push that finds nothing to do must not pay for what reads and codes.
-        from understudy.artifacts.sending import Changed, Incomplete
+        from understudy.artifacts.sending import Changed, Incomplete, Refusal
 
         what = ""
         for _ in range(_READ_TRIES):
             try:
                 return self._send(planned, started)
-            except Incomplete as reason:
-                return _held(planned, str(reason), started)
+            except (Incomplete, Refusal) as reason:
+                action: Literal["held", "refused"] = "refused" if isinstance(reason, Refusal) else "held"
+                return _held(planned, str(reason), started, action=action, acceptable=True)
             except Changed as changed:
                 what = str(changed)
                 logger.info("%s %s: %s changed while it was read", planned.source.model, planned.source.version, what)
@@ -129,9 +145,10 @@ class _Run:
             done += count
             self._progress(name, done, total, "bytes")
 
-        sent = sender.send(planned, advance)
+        sent = sender.send(planned, advance, accept=self._accept_change is not None)
         writer.commit()
-        manifest, written = self._record(planned, sent.files)
+        tags = accepted_tags(self._accept_change or "", sent.accepted) if sent.accepted else {}
+        manifest, written = self._record(planned, sent.files, tags)
         self._newest[manifest.model, manifest.version] = manifest
         bytes_sent = writer.bytes_sent - sent_before + written
         return _changed(
@@ -143,7 +160,9 @@ class _Run:
             seconds=time.monotonic() - started,
         )
 
-    def _record(self, planned: Planned, files: tuple[ArtifactFile, ...]) -> tuple[ArtifactManifest, int]:
+    def _record(
+        self, planned: Planned, files: tuple[ArtifactFile, ...], tags: dict[str, str]
+    ) -> tuple[ArtifactManifest, int]:
         """Make the version visible, by its manifest; return it and its bytes, none when another push just wrote it."""
         revision = planned.revision
         while True:
@@ -154,18 +173,19 @@ class _Run:
                 digest=model_digest((file.path, file.sha256) for file in files),
                 files=files,
                 parent=planned.parent.as_lineage() if planned.parent else None,
+                tags=tags,
                 created={"by": f"understudy {__version__}", "at": self._vault.store.now().isoformat()},
             )
-            data = encode_manifest(manifest)
+            key, data = manifest_key(manifest.model, manifest.version, revision), encode_manifest(manifest)
             try:
-                self._vault.put_once(manifest_key(manifest.model, manifest.version, revision), data)
+                self._vault.put_once(key, data)
             except Conflict:
                 other = read_manifest(self._vault, manifest.model, manifest.version, revision)
                 if other.files == manifest.files:
                     return other, 0
                 revision += 1
             else:
-                return manifest, len(data)
+                return manifest, len(self._vault.as_stored(key, data))
 
     def _opened(self) -> tuple[ChunkWriter, Sender]:
         if self._open is None:
@@ -230,16 +250,32 @@ def _unchanged(planned: Planned, seconds: float) -> Report:
     )
 
 
-def _held(planned: Planned, reason: str, started: float) -> Report:
+def accepted_tags(reason: str, complaints: tuple[str, ...]) -> dict[str, str]:
+    """Return what a manifest keeps of an exception: a person's reason, and all that was wrong."""
+    shown = [*complaints[:_COMPLAINTS_MAX]]
+    if len(complaints) > _COMPLAINTS_MAX:
+        shown.append(f"and {len(complaints) - _COMPLAINTS_MAX} more")
+    return {"accepted": reason, "accepted_changes": "; ".join(shown)}
+
+
+def _held(
+    planned: Planned,
+    reason: str,
+    started: float,
+    *,
+    action: Literal["held", "refused"] = "held",
+    acceptable: bool = False,
+) -> Report:
     source = planned.source
+    command = f'understudy artifacts push --model {source.model} --accept-change "REASON"'
     return Report(
         noun="artifacts",
         name=source.model,
         verdict="held",
-        sentence=f"{source.model} {source.version}: held, {reason}",
+        sentence=f"{source.model} {source.version}: {action}, {reason}",
         items_total=len(source.files),
         bytes_total=sum(file.info.size for file in source.files),
         seconds=time.monotonic() - started,
         version=source.version,
-        details={"action": "held", "reason": reason},
+        details={"action": action, "reason": reason} | ({"next": command} if acceptable else {}),
     )

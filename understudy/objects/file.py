@@ -108,6 +108,10 @@ class FileStore:
         """Write from parts; raises Corrupt and writes nothing when they do not add up to ``size``."""
         return self._publish(key, parts, size)
 
+    def create_stream(self, key: str, parts: Iterable[bytes], size: int) -> ObjectInfo:
+        """Write from parts, only if nothing is there. Raises Conflict, Corrupt."""
+        return self._publish(key, parts, size, expected=None, conditional=True)
+
     def delete(self, key: str) -> None:
         """Remove the object, and the folders that it leaves empty."""
         path = self._path(key)

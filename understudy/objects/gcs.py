@@ -8,6 +8,7 @@ request, above as one upload session whose last request makes it visible. It is 
 
 from __future__ import annotations
 
+import contextlib
 import ssl
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -30,12 +31,13 @@ from understudy.errors import (
     NotFound,
     Permanent,
     Throttled,
+    Transient,
     UnderstudyError,
     Unreachable,
 )
 from understudy.objects.attempts import CutShort, NeverSent, persist, persist_write
 from understudy.objects.interface import Abilities, ObjectInfo
-from understudy.objects.parts import exactly, regroup
+from understudy.objects.parts import Passing, exactly, regroup
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -162,18 +164,27 @@ class GcsStore:
         checked = exactly(parts, size, key)
         if size <= _CHUNK_BYTES:
             return self.put(key, b"".join(checked))
-        blob = self._blob(key)
-        blob.chunk_size = _CHUNK_BYTES
-        chunks = _Chunks(regroup(checked, _CHUNK_BYTES))
+        return self._send(key, checked, size)
 
-        def upload() -> None:
-            blob.upload_from_file(chunks, size=size, timeout=_TIMEOUT_SECONDS, checksum="crc32c", retry=_CHUNK_RETRY)
-
+    def create_stream(self, key: str, parts: Iterable[bytes], size: int) -> ObjectInfo:
+        """Do the same only if nothing is there, which the upload session carries to its end. Raises Conflict."""
+        passing = Passing(parts, size, key)
+        if size <= _CHUNK_BYTES:
+            return self.create(key, b"".join(passing))
+        failures: list[Exception] = []
         try:
-            self._ask(key, upload)
-        except ValueError as error:  # the library's word for a server that kept less of a chunk than was sent
-            raise Unreachable(f"{self.url} lost part of the upload of {key}", hint="run again") from error
-        return self._info(blob)
+            return self._send(key, passing, size, generation=0, failed=failures.append)
+        except Denied as error:
+            if self._stands(key):  # see ``replace``
+                raise Conflict(f"{key} in {self.url} was there already") from error
+            raise
+        except (Conflict, Transient) as error:
+            # Without a failure before it a Conflict is another's doing; before all parts passed nothing can be ours.
+            if not passing.whole or (isinstance(error, Conflict) and not failures):
+                raise
+            with contextlib.suppress(NotFound, Transient):
+                return passing.found_in(self, key)
+            raise
 
     def delete(self, key: str) -> None:
         """Remove the object; not an error when it is not there. Where the bucket keeps versions it becomes one."""
@@ -233,6 +244,36 @@ class GcsStore:
             )
 
         self._ask(key, upload)
+        return self._info(blob)
+
+    def _send(
+        self,
+        key: str,
+        parts: Iterable[bytes],
+        size: int,
+        *,
+        generation: int | None = None,
+        failed: Callable[[Exception], object] | None = None,
+    ) -> ObjectInfo:
+        """Write by one upload session; ``failed`` is told of each request that had no good answer and is sent again."""
+        blob = self._blob(key)
+        blob.chunk_size = _CHUNK_BYTES
+        chunks = _Chunks(regroup(parts, _CHUNK_BYTES))
+
+        def upload() -> None:
+            blob.upload_from_file(
+                chunks,
+                size=size,
+                if_generation_match=generation,
+                timeout=_TIMEOUT_SECONDS,
+                checksum="crc32c",
+                retry=lambda call: _CHUNK_RETRY(call, on_error=failed),
+            )
+
+        try:
+            self._ask(key, upload)
+        except ValueError as error:  # the library's word for a server that kept less of a chunk than was sent
+            raise Unreachable(f"{self.url} lost part of the upload of {key}", hint="run again") from error
         return self._info(blob)
 
     def _stands(self, key: str) -> bool:

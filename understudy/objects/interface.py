@@ -103,6 +103,14 @@ class ObjectStore(Protocol):
         Raises Corrupt when the parts do not add up to ``size``; nothing is visible then.
         """
 
+    def create_stream(self, key: str, parts: Iterable[bytes], size: int) -> ObjectInfo:
+        """Do what ``put_stream`` does, only if nothing is there. Raises Conflict when something is, and Corrupt.
+
+        The condition holds at the moment when it becomes visible, so of many at once exactly one wins. How many of the
+        parts were read before a Conflict is not promised. After a lost answer the same rule as ``create``: if the
+        object now holds these very bytes, it is success.
+        """
+
     def delete(self, key: str) -> None:
         """Remove the object; not an error when it is not there."""
 

@@ -98,6 +98,10 @@ class MemoryStore:
         """Write from parts; raises Corrupt and writes nothing when they do not add up to ``size``."""
         return self.put(key, b"".join(exactly(parts, size, key)))
 
+    def create_stream(self, key: str, parts: Iterable[bytes], size: int) -> ObjectInfo:
+        """Write from parts, only if nothing is there. Raises Conflict, Corrupt."""
+        return self.create(key, b"".join(exactly(parts, size, key)))
+
     def delete(self, key: str) -> None:
         """Remove the object; its versions stay readable."""
         with self._lock:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from understudy.errors import Corrupt
+from blake3 import blake3
+
+from understudy.errors import Conflict, Corrupt
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from understudy.objects.interface import ObjectStore
+    from understudy.objects.interface import ObjectInfo, ObjectStore
 
 #: What ``pieces`` holds in memory at once.
 PIECE_BYTES = 8 << 20
@@ -26,6 +28,45 @@ def exactly(parts: Iterable[bytes], size: int, key: str) -> Iterator[bytes]:
         yield part
     if seen != size:
         raise Corrupt(f"{key} was to have {size} bytes and {seen} came", hint=hint)
+
+
+class Passing:
+    """The parts of a stream on their way into a store, and their digest: by it they are known again afterwards.
+
+    Attributes:
+        whole: whether all of them have passed; before that, no object can hold them.
+    """
+
+    def __init__(self, parts: Iterable[bytes], size: int, key: str) -> None:
+        """See ``exactly``."""
+        self.whole = False
+        self._parts = exactly(parts, size, key)
+        self._size = size
+        self._hasher = blake3()
+
+    def __iter__(self) -> Iterator[bytes]:
+        """Yield the parts, once. Raises Corrupt."""
+        for part in self._parts:
+            self._hasher.update(part)
+            yield part
+        self.whole = True
+
+    def found_in(self, store: ObjectStore, key: str) -> ObjectInfo:
+        """Describe the object if it holds these very bytes; it is read again with bounded memory.
+
+        Raises:
+            NotFound: there is none.
+            Conflict: it holds others.
+        """
+        found = store.head(key)
+        if found.size == self._size:
+            hasher = blake3()
+            for piece in pieces(store, key, found.size, version=found.version):
+                hasher.update(piece)
+            if hasher.digest() == self._hasher.digest():
+                return found
+        message = f"{key} in {store.url} holds what another wrote"
+        raise Conflict(message)
 
 
 def regroup(parts: Iterable[bytes], count: int) -> Iterator[bytes]:

@@ -41,7 +41,7 @@ from understudy.errors import (
 )
 from understudy.objects.attempts import CutShort, NeverSent, persist, persist_write
 from understudy.objects.interface import Abilities, ObjectInfo
-from understudy.objects.parts import exactly, regroup
+from understudy.objects.parts import Passing, exactly, regroup
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -183,24 +183,12 @@ class S3Store:
 
     def put_stream(self, key: str, parts: Iterable[bytes], size: int) -> ObjectInfo:
         """Write from parts by a multipart upload, 16 MiB or more in memory. Raises Corrupt when they do not add up."""
-        share = -(-size // _PARTS_MAX)
-        part_bytes = max(_PART_BYTES_MIN, -(-share // _MEBIBYTE) * _MEBIBYTE)
-        upload: _Upload | None = None
-        chunks = regroup(exactly(parts, size, key), part_bytes)
-        try:
-            chunk = next(chunks)
-            for following in chunks:
-                upload = upload or _Upload(self, key)
-                upload.send(chunk)
-                chunk = following
-            if upload is None:
-                return self.put(key, chunk)
-            upload.send(chunk)
-            return upload.finish(size)
-        except BaseException:
-            if upload is not None:
-                upload.abort()
-            raise
+        return self._send(key, exactly(parts, size, key), size, None)
+
+    def create_stream(self, key: str, parts: Iterable[bytes], size: int) -> ObjectInfo:
+        """Do the same only if nothing is there, which S3 looks at when the upload is completed. Raises Conflict."""
+        passing = Passing(parts, size, key)
+        return self._send(key, passing, size, passing)
 
     def delete(self, key: str) -> None:
         """Remove the object; not an error when it is not there. Where the bucket keeps versions a marker hides it."""
@@ -214,6 +202,27 @@ class S3Store:
         return _date(answer)
 
     # -- private -------------------------------------------------------------------------------------------------------
+
+    def _send(self, key: str, parts: Iterable[bytes], size: int, once: Passing | None) -> ObjectInfo:
+        """Write from parts; with ``once``, which are the parts, only if nothing is there."""
+        share = -(-size // _PARTS_MAX)
+        part_bytes = max(_PART_BYTES_MIN, -(-share // _MEBIBYTE) * _MEBIBYTE)
+        upload: _Upload | None = None
+        chunks = regroup(parts, part_bytes)
+        try:
+            chunk = next(chunks)
+            for following in chunks:
+                upload = upload or _Upload(self, key)
+                upload.send(chunk)
+                chunk = following
+            if upload is None:
+                return self.create(key, chunk) if once else self.put(key, chunk)
+            upload.send(chunk)
+            return upload.finish(size, once)
+        except BaseException:
+            if upload is not None:
+                upload.abort()
+            raise
 
     def _info(self, full: str, size: int, etag: str, version: str | None, modified: datetime) -> ObjectInfo:
         # "null" names whatever was written last while the bucket kept no versions: no name for these very bytes.
@@ -296,29 +305,41 @@ class _Upload:
             part["ChecksumCRC32"] = answer["ChecksumCRC32"]
         self._parts.append(part)
 
-    def finish(self, size: int) -> ObjectInfo:
+    def finish(self, size: int, once: Passing | None = None) -> ObjectInfo:
+        """Make it visible; with ``once``, which are all its bytes, only if nothing is there. Raises Conflict."""
         store = self._store
+        condition: dict[str, Any] = {"IfNoneMatch": "*"} if once else {}
 
         def complete() -> ObjectInfo:
             try:
                 row = store._ask(  # noqa: SLF001 - one module
                     self._key,
-                    lambda: self._client.complete_multipart_upload(**self._id, MultipartUpload={"Parts": self._parts}),  # type: ignore[typeddict-item]
+                    lambda: self._client.complete_multipart_upload(
+                        **self._id,
+                        **condition,
+                        MultipartUpload={"Parts": self._parts},  # type: ignore[typeddict-item]
+                    ),
                 )
             except _NoSuchUpload as error:
-                return self._completed(size, error)
+                return self._completed(size, error, once)
             modified = _date(row)
             return store._info(self._place["Key"], size, row["ETag"], row.get("VersionId"), modified)  # noqa: SLF001
 
-        return persist(complete)
+        return persist_write(complete, lambda: once.found_in(store, self._key)) if once else persist(complete)
 
-    def _completed(self, size: int, error: _NoSuchUpload) -> ObjectInfo:
-        """Find out whether an earlier try, whose answer was lost, completed it: the ETag follows from the parts'."""
-        found = self._store.head(self._key)
-        digests = b"".join(bytes.fromhex(part["ETag"].strip('"')) for part in self._parts)
-        etag = f"{hashlib.md5(digests, usedforsecurity=False).hexdigest()}-{len(self._parts)}"
-        if found.size == size and found.token.strip('"') == etag:
-            return found
+    def _completed(self, size: int, error: _NoSuchUpload, once: Passing | None = None) -> ObjectInfo:
+        """Find out whether an earlier try, whose answer was lost, completed it.
+
+        Under a condition the bytes tell; without one the ETag does, which follows from the parts'.
+        """
+        with contextlib.suppress(_NoSuchObject):
+            if once:
+                return once.found_in(self._store, self._key)
+            found = self._store.head(self._key)
+            digests = b"".join(bytes.fromhex(part["ETag"].strip('"')) for part in self._parts)
+            etag = f"{hashlib.md5(digests, usedforsecurity=False).hexdigest()}-{len(self._parts)}"
+            if found.size == size and found.token.strip('"') == etag:
+                return found
         message = f"the upload of {self._key} to {self._store.url} was lost"
         raise Unreachable(message, hint="run again") from error
 
