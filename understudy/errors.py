@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from understudy.redaction import redact
+
 
 class UnderstudyError(Exception):
     """One clear sentence for a person, a hint that says what to do, and the exit code of the command line.
@@ -16,10 +18,10 @@ class UnderstudyError(Exception):
     kind = "error"
 
     def __init__(self, message: str, *, hint: str = "", next_command: str = "") -> None:
-        """Keep the sentence and what to do about it."""
-        super().__init__(message)
-        self.message = message
-        self.hint = hint
+        """Keep the sentence and what to do about it, without any secret that this process has resolved."""
+        super().__init__(redact(message))
+        self.message = redact(message)
+        self.hint = redact(hint)
         self.next_command = next_command
 
     def __str__(self) -> str:

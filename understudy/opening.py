@@ -6,6 +6,7 @@ A vendor from elsewhere joins by an entry point of the group ``understudy.adapte
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import entry_points
@@ -32,7 +33,7 @@ Opener = Callable[[str, "Access", str | None], Any]
 
 GROUP = "understudy.adapters"
 
-_WORDS: dict[Noun, str] = {
+WORDS: dict[Noun, str] = {
     "objects": "an object store",
     "vectors": "a vector index",
     "features": "an online feature store",
@@ -80,7 +81,7 @@ def _pgvector(url: str, access: Access, password: str | None) -> VectorStore:
     del access  # a database is reached by its own address and password
     from understudy.vectors.pgvector import PgvectorStore
 
-    return PgvectorStore(url, password=resolve(password) if password else None)
+    return PgvectorStore(url, password=resolve(password).reveal() if password else None)
 
 
 def _dynamodb(url: str, access: Access, password: str | None) -> OnlineStore:
@@ -109,6 +110,13 @@ def _bigtable(url: str, access: Access, password: str | None) -> OnlineStore:
     )
 
 
+def _redis(url: str, access: Access, password: str | None) -> OnlineStore:
+    del access  # a Redis is reached by its own address and password
+    from understudy.features.redis import RedisStore
+
+    return RedisStore(url, password=resolve(password).reveal() if password else None)
+
+
 def _route53(url: str, access: Access, password: str | None) -> Traffic:
     del password
     from understudy.clouds import aws
@@ -135,6 +143,16 @@ def _gce(url: str, access: Access, password: str | None) -> Compute:
         managers=gcp.instance_group_managers_client(access),
         operations=gcp.zone_operations_client(access),
     )
+
+
+def _fixed(url: str, access: Access, password: str | None) -> Compute:
+    del access, password
+    from understudy.compute.fixed import FixedCompute
+
+    count = split_url(url)[1]
+    if not re.fullmatch("[0-9]{1,6}", count):
+        raise _unknown("compute", url)
+    return FixedCompute(int(count))
 
 
 def _health_check(url: str, access: Access, password: str | None) -> Alerts:
@@ -199,6 +217,18 @@ VENDORS: tuple[Vendor, ...] = (
         "features.bigtable:BigtableStore",
         _bigtable,
     ),
+    *(
+        Vendor(
+            "features",
+            scheme,
+            f"{scheme}://user@host:6379/0?prefix=name",
+            f"Redis, Valkey and what speaks their protocol{over}",
+            "redis",
+            "features.redis:RedisStore",
+            _redis,
+        )
+        for scheme, over in (("redis", ""), ("rediss", ", over TLS"))
+    ),
     Vendor(
         "traffic",
         "route53",
@@ -216,6 +246,15 @@ VENDORS: tuple[Vendor, ...] = (
         "gcp",
         "compute.gce:GceCompute",
         _gce,
+    ),
+    Vendor(
+        "compute",
+        "fixed",
+        "fixed://COUNT",
+        "instances whose number is kept elsewhere",
+        "",
+        "compute.fixed:FixedCompute",
+        _fixed,
     ),
     Vendor(
         "alerts",
@@ -277,6 +316,16 @@ def open_alerts(settings: Settings) -> Alerts:
     return alerts
 
 
+def try_credentials(access: Access) -> None:
+    """Read the Google Cloud credentials that an access refers to; no server is asked. Raises InvalidConfig."""
+    from understudy.clouds import gcp
+
+    try:
+        gcp.credentials(access, "config check")
+    except ImportError as error:
+        _missing(error)
+
+
 def forms(noun: Noun) -> str:
     """Return how a noun's URLs may be written, third parties' too: ``s3://bucket/prefix or file:///folder``."""
     own = [vendor.form for vendor in VENDORS if vendor.noun == noun]
@@ -288,7 +337,7 @@ def third_parties() -> dict[tuple[str, str], str]:
     found: dict[tuple[str, str], str] = {}
     for point in entry_points(group=GROUP):
         noun, _, scheme = point.name.partition(".")
-        if noun in _WORDS and scheme:
+        if noun in WORDS and scheme:
             found[noun, scheme] = point.value
     return found
 
@@ -333,4 +382,4 @@ def _missing(error: ImportError) -> NoReturn:
 
 
 def _unknown(noun: Noun, url: str) -> InvalidConfig:
-    return InvalidConfig(f"{url} is not {_WORDS[noun]} that is known here", hint=f"write {forms(noun)}")
+    return InvalidConfig(f"{url} is not {WORDS[noun]} that is known here", hint=f"write {forms(noun)}")

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from understudy import opening
-from understudy.errors import Conflict, Corrupt, NotFound, NotReady, Refused
+from understudy.errors import Conflict, Corrupt, NotFound, NotReady, Refused, Transient
 from understudy.failover.guard import GuardedStore, read_register, read_unheld
 from understudy.report import Progress, Report, quiet
 from understudy.settings import Pair, Settings, SiteRole, load_settings, other, split_url
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from understudy.settings import ComponentName
     from understudy.status import Status
     from understudy.vault.sets import SetManifest
+    from understudy.vault.signing import Signing
     from understudy.vectors.interface import VectorStore
 
 logger = logging.getLogger("understudy.service")
@@ -38,8 +39,15 @@ logger = logging.getLogger("understudy.service")
 class Service:
     """The service's stores at both sites; each is opened when it is first asked for."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, *, dry: bool = False) -> None:
+        """Take a config.
+
+        Args:
+            settings: the config.
+            dry: copies into the vault and into buckets read what they would read and write nothing (``vault/dry.py``).
+        """
         self.settings = settings
+        self.dry = dry
 
     @property
     def name(self) -> str:
@@ -49,12 +57,28 @@ class Service:
     @cached_property
     def vault(self) -> Vault:
         """The vault that protects the service. Raises Unreachable, Unsupported."""
-        return open_vault(opening.open_store(self.settings.vault.url, self.settings.sites.away))
+        store = self._written(opening.open_store(self.settings.vault.url, self.settings.sites.away))
+        return open_vault(store, service=self.name, signing=self._signing())
+
+    def _written(self, store: ObjectStore) -> ObjectStore:
+        """Return the store to write to: in a dry run one that only pretends."""
+        if not self.dry:
+            return store
+        from understudy.vault.dry import DryStore
+
+        return DryStore(store)
 
     @cached_property
     def register(self) -> Register:
         """The epoch and the leases."""
         return opening.open_register(self.settings)
+
+    def journal_vault(self) -> Vault:
+        """The vault, also while it does not answer: whoever commands a failover has its journal's other copies."""
+        try:
+            return self.vault
+        except Transient:
+            return Vault(opening.open_store(self.settings.vault.url, self.settings.sites.away), self._signing())
 
     def active(self) -> SiteRole:
         """Return which site the register calls active.
@@ -88,7 +112,22 @@ class Service:
 
     def _guarded(self, state: State) -> Vault:
         """Return the vault for a copy that began when the register was ``state``."""
-        return Vault(GuardedStore(self.vault.store, self.register, state))
+        signing = self.vault.signing
+        if signing is not None:
+            signing.ready()
+        return Vault(GuardedStore(self.vault.store, self.register, state), signing)
+
+    def _signing(self) -> Signing | None:
+        """Return what signs and checks the vault's manifests; None where the config asks for neither."""
+        reference, trust = self.settings.vault.sign_with, self.settings.vault.trust
+        if reference is None and not trust:
+            return None
+        from understudy.secrets import resolve
+        from understudy.vault.signing import Signing
+
+        # Resolved at the first signature: whoever only reads needs no secret.
+        private_key = (lambda: resolve(reference).reveal()) if reference else None
+        return Signing(self.name, trust=trust, private_key=private_key)
 
     def _work_at(self, role: SiteRole | None) -> SiteRole:
         """Return the site of a rebuild: the one asked for, else the standby while nobody holds the epoch."""
@@ -120,14 +159,19 @@ class Service:
 
     # ------------------------------------------------------------------ what the schedules run
 
-    def push_artifacts(self, pair: Pair, *, model: str | None = None, progress: Progress = quiet) -> list[Report]:
-        """Send new and changed model versions into the vault, then pin what belongs together."""
+    def push_artifacts(
+        self, pair: Pair, *, model: str | None = None, accept_change: str | None = None, progress: Progress = quiet
+    ) -> list[Report]:
+        """Send new and changed model versions into the vault, then pin what belongs together.
+
+        ``accept_change`` is a person's reason to take versions that would be refused; see ``artifacts.replicate``.
+        """
         from understudy.artifacts.replicate import push
 
         role, vault = self.replicates_from(pair)
         source = self.models(pair, role)
         watermark = source.now()
-        reports = push(source, vault, model=model, progress=progress)
+        reports = push(source, vault, model=model, accept_change=accept_change, progress=progress)
         if model is None and all(report.verdict != "held" for report in reports):
             _move_watermark(vault, "training", pair, watermark)
         pinned = self._compose(vault)
@@ -151,7 +195,7 @@ class Service:
         from understudy.artifacts.hydrate import hydrate
 
         site = self._work_at(role)
-        target = self.models(pair, site)
+        target = self._written(self.models(pair, site))
         names = [model] if model else self._models_in_vault()
         pinned = self._set(set_sequence).model if set_sequence is not None else None
         reports = []
@@ -248,6 +292,20 @@ class Service:
         )
         self._record_work(site, pair, [report])
         return report
+
+    def preview_index(self, pair: Pair, *, role: SiteRole | None = None, set_sequence: int | None = None) -> Report:
+        """Say what ``rebuild_index`` would do; nothing is changed."""
+        from understudy.vectors.rebuild import preview
+
+        sequence = self._pinned_sequence(pair, set_sequence)
+        target = self.index(pair, role or self.standby())
+        return preview(self.vault, target, index=pair.name, sequence=sequence)
+
+    def preview_features(self, pair: Pair, *, role: SiteRole | None = None, as_of: datetime | None = None) -> Report:
+        """Say what ``rebuild_features`` would do; nothing is changed."""
+        from understudy.features.rebuild import preview
+
+        return preview(self.vault, self.online(pair, role or self.standby()), view=pair.name, as_of=as_of)
 
     # ------------------------------------------------------------------ what a failover runs
 
@@ -396,7 +454,7 @@ class Service:
         return World(
             settings=settings,
             register=self.register,
-            vault=self.vault,
+            vault=self.journal_vault(),
             traffic=opening.open_traffic(settings),
             compute=opening.open_compute(settings, target),
             alerts=opening.open_alerts(settings) if settings.alerts else None,
@@ -459,6 +517,16 @@ class Service:
         from understudy.vault.sets import newest_set
 
         return newest_set(self.vault, self.name)
+
+    def set_as_of(self, moment: datetime) -> SetManifest:
+        """Return the set that was the newest at a moment of the vault's clock. Raises NotFound."""
+        prefix = f"sets/{self.name}/"
+        known = [info for info in self.vault.listing(prefix) if info.modified <= moment]
+        if not known:
+            raise NotFound(
+                f"no set of {self.name} was complete at {moment.isoformat()}", next_command="understudy vault stat"
+            )
+        return self._set(int(known[-1].key.removeprefix(prefix).partition(".")[0]))
 
     def _set(self, sequence: int) -> SetManifest:
         from understudy.vault.sets import read_set
@@ -538,6 +606,6 @@ def state_directory() -> Path:
     return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "understudy"
 
 
-def open_service(config: str | os.PathLike[str] | None = None) -> Service:
-    """Open the service of a config file (None: ``$UNDERSTUDY_CONFIG``). Raises InvalidConfig."""
-    return Service(load_settings(config))
+def open_service(config: str | os.PathLike[str] | None = None, *, dry: bool = False) -> Service:
+    """Open the service of a config file (None: ``$UNDERSTUDY_CONFIG``), for a dry run or not. Raises InvalidConfig."""
+    return Service(load_settings(config), dry=dry)

@@ -6,24 +6,43 @@ stands in the register, never here.
 
 from __future__ import annotations
 
+import base64
+import binascii
 import os
 import re
+from dataclasses import dataclass
 from datetime import timedelta
+from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+from urllib.parse import parse_qsl, urlsplit
 
 import yaml
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    ValidationError,
+    WithJsonSchema,
+    model_validator,
+)
 
 from understudy.errors import InvalidConfig
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from understudy.opening import Noun
 
 SiteRole = Literal["home", "away"]
 ComponentName = Literal["inference", "feature_store", "vector_index", "training", "evaluation"]
 
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "ms": 0.001}
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)")
-_CLOCKS = re.compile(r"([01]\d|2[0-3]):[0-5]\d(,\s*([01]\d|2[0-3]):[0-5]\d)*")
+_DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(ms|s|m|h|d)")
+_CLOCKS = re.compile(r"([01][0-9]|2[0-3]):[0-5][0-9](,\s*([01][0-9]|2[0-3]):[0-5][0-9])*")
 
 
 def parse_duration(value: object) -> object:
@@ -60,22 +79,57 @@ def longest_gap(every: timedelta | str) -> timedelta:
     return max(timedelta(minutes=after - before) for before, after in zip(minutes, following, strict=True))
 
 
+_HOST = re.compile(r"[^:]*(:[0-9]*)?|\[[0-9a-fA-F:.]+\](:[0-9]*)?")
+_SECRET_OPTIONS = {"password", "passwd", "sslpassword", "token", "secret", "api_key"}
+
+
 def check_url(value: object) -> object:
     """Refuse a password inside a URL: it would be shown wherever the URL is."""
-    if (
-        isinstance(value, str)
-        and "://" in value
-        and ":" in value.partition("://")[2].rpartition("@")[0].partition("/")[0]
-    ):
-        raise ValueError("has a password in it; take it out and name it under password: env:NAME")
+    if not isinstance(value, str) or "://" not in value:
+        return value
+    rest = value.partition("://")[2]
+    user, _, host = re.split("[/?#]", rest, maxsplit=1)[0].rpartition("@")
+    options = {name.lower() for name, _ in parse_qsl(rest.partition("?")[2], keep_blank_values=True)}
+    # What follows a colon is a port, or the beginning of a password with a slash in it.
+    if ":" in user or not _HOST.fullmatch(host) or options & _SECRET_OPTIONS:
+        raise ValueError(
+            "has a password in it, or a port that is no number; take it out and name it under password: env:NAME"
+        )
     return value
+
+
+_REFERENCE = re.compile(r"env:[A-Za-z_][A-Za-z0-9_]*|file:.+|block:[a-z0-9-]+/[a-z0-9-]+")
 
 
 def check_reference(value: object) -> object:
     """Accept ``env:``, ``file:`` and ``block:`` references; refuse what looks like the secret itself."""
-    if isinstance(value, str) and not value.startswith(("env:", "file:", "block:")):
+    if isinstance(value, str) and not _REFERENCE.fullmatch(value):
         message = "is not a reference; write env:NAME, file:/path or block:type/name, never the secret itself"
         raise ValueError(message)
+    return value
+
+
+_PUBLIC_KEY_BYTES = 32
+
+
+def check_public_key(value: object) -> object:
+    """Accept ``ed25519:`` and 32 bytes in base64."""
+    if not isinstance(value, str):
+        return value
+    kind, _, text = value.partition(":")
+    try:
+        right = kind == "ed25519" and len(base64.b64decode(text, validate=True)) == _PUBLIC_KEY_BYTES
+    except binascii.Error:
+        right = False
+    if not right:
+        raise ValueError("is no public key; write ed25519: and its 32 bytes in base64, as the key was shown when made")
+    return value
+
+
+def check_ramp(value: tuple[int, ...]) -> tuple[int, ...]:
+    """Refuse shares of traffic that do not grow, or do not end in all of it."""
+    if not value or value[-1] != 100 or value[0] < 1 or list(value) != sorted(set(value)):
+        raise ValueError("must grow and end in 100, such as [10, 50, 100]")
     return value
 
 
@@ -86,11 +140,91 @@ def check_both(value: dict[SiteRole, str]) -> dict[SiteRole, str]:
     return value
 
 
-Duration = Annotated[timedelta, BeforeValidator(parse_duration)]
-Target = Annotated[timedelta | None, BeforeValidator(parse_target)]
-Every = Annotated[timedelta | str, BeforeValidator(parse_every)]
-Reference = Annotated[str, BeforeValidator(check_reference)]
-Url = Annotated[str, BeforeValidator(check_url)]
+_DURATION_SCHEMA = {
+    "type": "string",
+    "pattern": r"^\s*[0-9]+(\.[0-9]+)?\s*(ms|s|m|h|d)\s*$",
+    "examples": ["30s", "5m", "1.5h", "24h"],
+}
+_EVERY_SCHEMA = {
+    "type": "string",
+    "pattern": rf"{_DURATION_SCHEMA['pattern']}|^\s*{_CLOCKS.pattern}\s*$",
+    "examples": ["2m", "30m", "02:00", "02:00,14:00"],
+}
+_URL_SCHEMA = {"type": "string", "not": {"pattern": "^[^/]*://[^/?#@]*:[^/?#@]*@"}}
+_REFERENCE_SCHEMA = {
+    "type": "string",
+    "pattern": f"^({_REFERENCE.pattern})$",
+    "examples": ["env:NAME", "file:/path", "block:secret/name"],
+}
+_KEY_SCHEMA = {"type": "string", "pattern": "^ed25519:[A-Za-z0-9+/]{43}=$"}
+
+Duration = Annotated[timedelta, BeforeValidator(parse_duration), WithJsonSchema(_DURATION_SCHEMA)]
+Target = Annotated[
+    timedelta | None,
+    BeforeValidator(parse_target),
+    WithJsonSchema({"anyOf": [_DURATION_SCHEMA, {"const": "none"}, {"type": "null"}]}),
+]
+Every = Annotated[timedelta | str, BeforeValidator(parse_every), WithJsonSchema(_EVERY_SCHEMA)]
+Reference = Annotated[str, BeforeValidator(check_reference), WithJsonSchema(_REFERENCE_SCHEMA)]
+Url = Annotated[str, BeforeValidator(check_url), WithJsonSchema(_URL_SCHEMA)]
+PublicKey = Annotated[str, BeforeValidator(check_public_key), WithJsonSchema(_KEY_SCHEMA)]
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that is wrong in a config: the file, the line, the dotted setting, and what to write."""
+
+    file: str
+    line: int
+    setting: str
+    words: str
+
+    def __str__(self) -> str:
+        """Render the line that a person reads."""
+        where = f"{self.file}:{self.line}" if self.line else self.file
+        return f"{where} {self.setting}: {self.words}" if self.setting else f"{where}: {self.words}"
+
+
+class InvalidSettings(InvalidConfig):
+    """All that is wrong with a config, each with its line."""
+
+    def __init__(self, problems: list[Problem]) -> None:
+        """Join the problems, one a line."""
+        super().__init__("\n".join(str(problem) for problem in problems))
+        self.problems = tuple(problems)
+
+
+class Source:
+    """The file that settings were read from; knows the line of each setting."""
+
+    def __init__(self, file: str, text: str) -> None:
+        self.file = file
+        self._text = text
+
+    @cached_property
+    def _root(self) -> yaml.Node | None:
+        return yaml.compose(self._text, Loader=yaml.SafeLoader)
+
+    def line(self, *place: str | int) -> int:
+        """Return the line of a setting, or of the nearest thing around it that is there."""
+        node, line = self._root, 1
+        for part in place:
+            if node is None:
+                break
+            line = node.start_mark.line + 1
+            if isinstance(node, yaml.MappingNode):
+                found = [(key, value) for key, value in node.value if key.value == str(part)]
+                if not found:
+                    return line
+                line, node = found[0][0].start_mark.line + 1, found[0][1]
+            elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
+                node = node.value[part]
+                line = node.start_mark.line + 1
+        return line
+
+    def problem(self, place: tuple[str | int, ...], words: str) -> Problem:
+        """Return what is wrong with a setting, with its line."""
+        return Problem(self.file, self.line(*place) if place else 0, ".".join(str(part) for part in place), words)
 
 
 class _Strict(BaseModel):
@@ -100,39 +234,43 @@ class _Strict(BaseModel):
 class Access(_Strict):
     """How to reach one cloud: the cloud, region, credentials by reference, and endpoint overrides for tests."""
 
-    cloud: Literal["aws", "gcp"] = "aws"
-    region: str = "us-east-1"
-    project: str | None = None
+    cloud: Literal["aws", "gcp"] = Field(default="aws", description="the cloud whose credentials and clients are used")
+    region: str = Field(default="us-east-1", description="the region, such as us-east-1 or us-central1")
+    project: str | None = Field(default=None, description="Google Cloud: the project")
     credentials: Reference | None = Field(
-        default=None, description="env:VARIABLE or file:/path of a credentials file; absent: the cloud's own chain"
+        default=None,
+        description="what holds the credentials: env:NAME, file:/path or block:type/name, each with the text of a "
+        "credentials file; absent: the cloud's own chain (environment, profile, instance role, workload identity)",
     )
     endpoints: dict[str, Url] = Field(
-        default_factory=dict, description="API name (s3, dynamodb, route53, gcs, bigtable, compute) to URL or host:port"
+        default_factory=dict,
+        description="API name (s3, dynamodb, route53, gcs, bigtable, compute) to a URL or host:port, for what speaks "
+        "the same API elsewhere; absent: the cloud's own",
     )
 
 
 class Site(Access):
     """A named set of endpoints in one failure domain."""
 
-    name: str
+    name: str = Field(min_length=1, description="how people call the site, such as aws-use1; never active or standby")
 
 
 class Sites(_Strict):
     """The two sites. Who is active is in the register."""
 
-    home: Site
-    away: Site
+    home: Site = Field(description="where the service usually runs")
+    away: Site = Field(description="where its standby is kept")
 
 
 class VaultSettings(_Strict):
     """The vault that replication fills: one bucket at the away site, and one at home for the way back."""
 
-    url: Url
-    home_url: Url | None = None
+    url: Url = Field(description="the bucket, or a prefix of one, at the away site")
+    home_url: Url | None = Field(default=None, description="the same at the home site, for the way back")
     sign_with: Reference | None = Field(
         default=None, description="the private Ed25519 key of the replicator; absent: manifests are not signed"
     )
-    trust: tuple[str, ...] = Field(
+    trust: tuple[PublicKey, ...] = Field(
         default=(), description="public keys (ed25519:BASE64) whose manifests are read; empty: signatures are not asked"
     )
 
@@ -140,7 +278,7 @@ class VaultSettings(_Strict):
 class RegisterSettings(Access):
     """The epoch and the leases: one small object with compare-and-set, in neither site."""
 
-    url: Url
+    url: Url = Field(description="the bucket, or a prefix of one, in neither site")
     lease: Duration = Field(
         default=timedelta(seconds=15), description="writers stop when they could not renew for this long"
     )
@@ -149,43 +287,49 @@ class RegisterSettings(Access):
 class Probe(_Strict):
     """What a healthy instance answers."""
 
-    path: str = "/recommend"
-    body: dict[str, Any] = Field(default_factory=lambda: {"entity": "canary"})
-    p95: Duration = timedelta(milliseconds=100)
+    path: str = Field(default="/recommend", description="where it is asked")
+    body: dict[str, Any] = Field(
+        default_factory=lambda: {"entity": "canary"}, description="the JSON that it is asked with"
+    )
+    p95: Duration = Field(
+        default=timedelta(milliseconds=100), description="19 of 20 answers must come within this time"
+    )
 
 
 class Pair(_Strict):
     """One thing at both sites."""
 
-    name: str
-    home: Url
-    away: Url
-    every: Every
+    name: str = Field(min_length=1, description="how people call it; no two pairs share a name")
+    home: Url = Field(description="where it is at the home site")
+    away: Url = Field(description="where it is at the away site")
+    every: Every = Field(description="how often it is copied: a period, or times of day in UTC")
     offline: Url | None = Field(default=None, description="features: the offline store at the home site")
-    password: Reference | None = None
+    password: Reference | None = Field(default=None, description="of the databases at both sites")
 
 
 class Component(_Strict):
     """What has its own recovery time and recovery point."""
 
-    rto: Duration
-    rpo: Target
-    pairs: tuple[Pair, ...] = ()
-    health: str = "/health"
-    probe: Probe | None = None
+    rto: Duration = Field(description="the longest time until it serves again")
+    rpo: Target = Field(description="the longest time whose changes may be lost; none: it holds nothing of its own")
+    pairs: tuple[Pair, ...] = Field(default=(), description="what is copied")
+    health: str = Field(default="/health", description="where an instance says that it is well")
+    probe: Probe | None = Field(default=None, description="a question that a healthy instance answers")
 
 
 class Traffic(Access):
     """Which site the service's name leads to."""
 
-    url: str = Field(description="route53://ZONE_ID/name.example.com")
-    port: int = 443
-    scheme: Literal["http", "https"] = "https"
+    url: Url = Field(description="the records of the service's name")
+    port: int = Field(default=443, ge=1, le=65535, description="where the service answers, at both sites")
+    scheme: Literal["http", "https"] = Field(default="https", description="how it is spoken to")
     addresses: Annotated[dict[SiteRole, str], AfterValidator(check_both)] = Field(
         description="the load balancer of each site"
     )
-    ttl_max: Duration = timedelta(seconds=60)
-    ramp: tuple[int, ...] = (10, 50, 100)
+    ttl_max: Duration = Field(default=timedelta(seconds=60), description="how long clients may keep an old answer")
+    ramp: Annotated[tuple[int, ...], AfterValidator(check_ramp)] = Field(
+        default=(10, 50, 100), description="the shares of traffic, in percent, by which the other site is given it"
+    )
     resolvers: tuple[str, ...] = Field(
         default=(), description="host:port of the resolvers asked during cutover; empty: the system's"
     )
@@ -194,17 +338,24 @@ class Traffic(Access):
 class Capacity(_Strict):
     """How many instances serve at the away site, warm and in full."""
 
-    away: str = Field(description="gce://zone/group")
-    home: str | None = None
-    warm: int = Field(ge=0)
-    full: int = Field(ge=1)
-    wait: Duration = timedelta(minutes=5)
+    away: Url = Field(description="the group of instances at the away site")
+    home: Url | None = Field(default=None, description="the group of instances at the home site, for the way back")
+    warm: int = Field(ge=0, description="instances that always run at the standby")
+    full: int = Field(ge=1, description="instances that carry all of the traffic")
+    wait: Duration = Field(default=timedelta(minutes=5), description="how long a failover waits for instances")
+
+    @model_validator(mode="after")
+    def _full_is_not_less_than_warm(self) -> Capacity:
+        if self.warm > self.full:
+            message = f"keeps {self.warm} warm and {self.full} in full; write a full that is not less than warm"
+            raise ValueError(message)
+        return self
 
 
 class Alerts(Access):
     """What the monitoring watches; re-pointed at the site that serves."""
 
-    url: str = Field(description="route53-health-check://ID")
+    url: Url = Field(description="the health check that alarms look at")
 
 
 class Metrics(_Strict):
@@ -219,29 +370,41 @@ class Metrics(_Strict):
 class Limits(_Strict):
     """A limit on everything."""
 
-    memory: str = "600MB"
+    memory: str = Field(
+        default="600MB",
+        pattern=r"^[0-9]+(\.[0-9]+)?(kB|MB|GB)$",
+        description="what a run is built to stay below on a worker; to plan its size with, it is not enforced",
+    )
     deletes_max: int = Field(
         default=100, ge=0, description="a rebuild that would drop more rows or cells stops and asks"
     )
-    plan_fresh: Duration = timedelta(minutes=10)
+    plan_fresh: Duration = Field(default=timedelta(minutes=10), description="how long a failover plan may be run")
 
 
 class Settings(_Strict):
     """One service and its standby."""
 
-    service: str = Field(pattern=r"^[a-z][a-z0-9-]{0,62}$")
-    sites: Sites
-    vault: VaultSettings
-    register_: RegisterSettings = Field(alias="register")
-    components: dict[ComponentName, Component]
-    traffic: Traffic
-    capacity: Capacity
-    alerts: Alerts | None = None
-    limits: Limits = Limits()
-    metrics: Metrics = Metrics()
+    service: str = Field(
+        pattern=r"^[a-z][a-z0-9-]{0,62}$", description="the service's name: lowercase letters, digits and dashes"
+    )
+    sites: Sites = Field(description="where the service can run; who is active is in the register, never here")
+    vault: VaultSettings = Field(description="where copies go: all that is needed to run the service at the away site")
+    register_: RegisterSettings = Field(
+        alias="register", description="who is active: one small object with compare-and-set, in neither site"
+    )
+    components: dict[ComponentName, Component] = Field(
+        description="what is protected, each with its own targets; pairs name both sites"
+    )
+    traffic: Traffic = Field(description="which site the service's name leads to")
+    capacity: Capacity = Field(description="the instances of the away site")
+    alerts: Alerts | None = Field(default=None, description="what the monitoring watches; absent: it is not re-pointed")
+    limits: Limits = Field(default=Limits(), description="a limit on everything")
+    metrics: Metrics = Field(default=Metrics(), description="where measurements go")
     notify: tuple[Reference, ...] = Field(
         default=(), description="Prefect notification blocks, block:slack-webhook/NAME or block:pager-duty-webhook/NAME"
     )
+
+    _source: Source | None = PrivateAttr(default=None)
 
     @model_validator(mode="after")
     def _names_are_unique(self) -> Settings:
@@ -251,6 +414,39 @@ class Settings(_Strict):
             message = f"two pairs are named {twice[0]}; give each its own name"
             raise ValueError(message)
         return self
+
+    def read_from(self, source: Source) -> Settings:
+        """Remember the file that these settings stand in, so that what is wrong can be said with its line."""
+        self._source = source
+        return self
+
+    def line(self, *place: str | int) -> tuple[str, int]:
+        """Return (file, line) of a setting, such as ``("vault", "url")``; ("", 0) when there is no file."""
+        return (self._source.file, self._source.line(*place)) if self._source else ("", 0)
+
+    def references(self) -> Iterator[tuple[tuple[str | int, ...], str]]:
+        """Yield (place, reference) of every secret and every block that the config names."""
+        accesses: list[tuple[tuple[str, ...], Access | None]] = [
+            (("sites", "home"), self.sites.home),
+            (("sites", "away"), self.sites.away),
+            (("register",), self.register_),
+            (("traffic",), self.traffic),
+            (("alerts",), self.alerts),
+        ]
+        yield from (
+            ((*place, "credentials"), access.credentials) for place, access in accesses if access and access.credentials
+        )
+        if self.vault.sign_with:
+            yield ("vault", "sign_with"), self.vault.sign_with
+        for component, configured in self.components.items():
+            yield from (
+                (("components", component, "pairs", number, "password"), pair.password)
+                for number, pair in enumerate(configured.pairs)
+                if pair.password
+            )
+        if self.metrics.ping:
+            yield ("metrics", "ping"), self.metrics.ping
+        yield from ((("notify", number), block) for number, block in enumerate(self.notify))
 
     def site(self, role: SiteRole) -> Site:
         """Return the site configured as home or away."""
@@ -283,6 +479,23 @@ def other(role: SiteRole) -> SiteRole:
 
 _VARIABLE = re.compile(r"\$\{([A-Z][A-Z0-9_]*)\}")
 
+#: Which noun a pair of a component is, and the places of all other adapters' URLs.
+PAIR_NOUNS: dict[str, Noun] = {"feature_store": "features", "vector_index": "vectors", "training": "objects"}
+URL_NOUNS: dict[tuple[str, str], Noun] = {
+    ("vault", "url"): "objects",
+    ("vault", "home_url"): "objects",
+    ("register", "url"): "objects",
+    ("traffic", "url"): "traffic",
+    ("capacity", "away"): "compute",
+    ("capacity", "home"): "compute",
+    ("alerts", "url"): "alerts",
+}
+
+
+def config_path(path: str | os.PathLike[str] | None = None) -> Path:
+    """Return which config file is meant (None: ``$UNDERSTUDY_CONFIG``, then ``config/production.yaml``)."""
+    return Path(path or os.environ.get("UNDERSTUDY_CONFIG") or "config/production.yaml")
+
 
 def load_settings(path: str | os.PathLike[str] | None = None) -> Settings:
     """Read and check a config file; ``${NAME}`` in it is taken from the environment.
@@ -291,63 +504,94 @@ def load_settings(path: str | os.PathLike[str] | None = None) -> Settings:
         path: the file; None takes ``$UNDERSTUDY_CONFIG``, then ``config/production.yaml``.
 
     Raises:
-        InvalidConfig: all that is wrong at once, each with file:line and what to write.
+        InvalidSettings: all that is wrong at once, each with file:line and what to write.
+        InvalidConfig: there is no such file.
     """
-    chosen = Path(path or os.environ.get("UNDERSTUDY_CONFIG") or "config/production.yaml")
+    chosen = config_path(path)
     try:
         text = chosen.read_text(encoding="utf-8")
     except OSError as error:
         message = f"{chosen} cannot be read: {error.strerror}"
         raise InvalidConfig(message, hint="name the config with -c FILE or UNDERSTUDY_CONFIG") from error
-    missing = sorted({name for name in _VARIABLE.findall(text) if name not in os.environ})
+    except UnicodeDecodeError as error:
+        raise InvalidConfig(f"{chosen} is not text in UTF-8", hint="save it as UTF-8") from error
+    missing = [
+        Problem(str(chosen), number, "", f"${{{name}}} is not set in the environment; set it, or write the value")
+        for number, line in enumerate(text.splitlines(), 1)
+        for name in _VARIABLE.findall(_without_comment(line))
+        if name not in os.environ
+    ]
     if missing:
-        message = f"{chosen} needs the environment variable {', '.join(missing)}"
-        raise InvalidConfig(message, hint="set it, or write the value in its place")
-    text = _VARIABLE.sub(lambda match: os.environ[match[1]], text)
+        raise InvalidSettings(missing)
+    text = _VARIABLE.sub(lambda match: os.environ.get(match[1], match[0]), text)
+    source = Source(str(chosen), text)
     try:
         loader = yaml.SafeLoader if not hasattr(yaml, "CSafeLoader") else yaml.CSafeLoader
         document = yaml.load(text, Loader=loader)  # noqa: S506 - both loaders are safe ones
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
-        line = f":{mark.line + 1}" if mark else ""
-        message = f"{chosen}{line} is not YAML: {getattr(error, 'problem', error)}"
-        raise InvalidConfig(message) from error
+        words = f"is not YAML: {getattr(error, 'problem', None) or type(error).__name__}"
+        raise InvalidSettings([Problem(str(chosen), mark.line + 1 if mark else 0, "", words)]) from error
+    strange = [source.problem(place, words) for place, words in _wrong_urls(document)]
     try:
-        return Settings.model_validate(document)
+        settings = Settings.model_validate(document)
     except ValidationError as error:
-        raise InvalidConfig(_explain(chosen, text, error)) from error
+        problems = [_explain(source, problem) for problem in error.errors(include_url=False, include_context=False)]
+        said = {problem.setting for problem in problems}
+        raise InvalidSettings([*problems, *(one for one in strange if one.setting not in said)]) from None
+    if strange:
+        raise InvalidSettings(strange)
+    return settings.read_from(source)
 
 
-def _explain(path: Path, text: str, error: ValidationError) -> str:
-    lines = []
-    root = yaml.compose(text, Loader=yaml.SafeLoader)
-    for problem in error.errors():
-        place = [part for part in problem["loc"] if not (isinstance(part, str) and part.startswith("function"))]
-        words = problem["msg"].removeprefix("Value error, ")
-        if problem["type"] == "extra_forbidden":
-            words = "is not a setting; remove it or correct its name"
-        elif problem["type"] == "missing":
-            words = "is missing; write it"
-        dotted = ".".join(str(part) for part in place)
-        lines.append(f"{path}:{_line_of(root, place)} {dotted}: {words}" if dotted else f"{path}: {words}")
-    return "\n".join(lines)
+def _without_comment(line: str) -> str:
+    return "" if line.lstrip().startswith("#") else line
 
 
-def _line_of(node: yaml.Node | None, place: list[Any]) -> int:
-    line = 1
-    for part in place:
-        if node is None:
-            break
-        line = node.start_mark.line + 1
-        if isinstance(node, yaml.MappingNode):
-            found = [(key, value) for key, value in node.value if key.value == str(part)]
-            if not found:
-                return line
-            line, node = found[0][0].start_mark.line + 1, found[0][1]
-        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
-            node = node.value[part]
-            line = node.start_mark.line + 1
-    return line
+def _explain(source: Source, problem: Any) -> Problem:  # noqa: ANN401 - pydantic's ErrorDetails
+    place = tuple(part for part in problem["loc"] if not (isinstance(part, str) and part.startswith("function")))
+    if place and place[-1] == "[key]":
+        place = place[:-1]
+    words = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] == "extra_forbidden":
+        words = "is not a setting; remove it or correct its name"
+    elif problem["type"] == "missing":
+        words = "is missing; write it"
+    return source.problem(place, words)
+
+
+def _wrong_urls(document: Any) -> Iterator[tuple[tuple[str | int, ...], str]]:  # noqa: ANN401 - any YAML
+    """Yield (place, what is wrong) of every adapter's URL whose vendor is not known, or that lacks a part."""
+    from understudy.urls import wrong_url
+
+    for place, noun, url in adapter_urls(document):
+        if words := wrong_url(noun, url):
+            yield place, words
+
+
+def adapter_urls(document: Any) -> Iterator[tuple[tuple[str | int, ...], Noun, str]]:  # noqa: ANN401 - any YAML
+    """Yield (place, noun, URL) of every adapter's URL in a config's YAML, whatever else may be wrong with it."""
+    for place, noun in URL_NOUNS.items():
+        found = _inside(document, *place)
+        if isinstance(found, str):
+            yield place, noun, found
+    for component, noun in PAIR_NOUNS.items():
+        pairs = _inside(document, "components", component, "pairs")
+        for number, pair in enumerate(pairs if isinstance(pairs, list) else []):
+            for name in ("home", "away", "offline"):
+                url = _inside(pair, name)
+                if isinstance(url, str):
+                    yield ("components", component, "pairs", number, name), _noun_of(name, noun), url
+
+
+def _noun_of(setting: str, noun: Noun) -> Noun:
+    return "objects" if setting == "offline" else noun
+
+
+def _inside(value: Any, *path: str) -> Any:  # noqa: ANN401 - any YAML
+    for part in path:
+        value = value.get(part) if isinstance(value, dict) else None
+    return value
 
 
 def split_url(url: str) -> tuple[str, str, str]:

@@ -29,7 +29,18 @@ _VERIFY: dict[str, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One component of the status; durations in seconds, None where nothing is known or nothing applies."""
+    """One component of the status; durations in seconds, None where nothing is known or nothing applies.
+
+    Attributes:
+        component: its name in the config.
+        rpo_seconds: how much would be lost now.
+        rpo_target_seconds: how much may be lost.
+        rto_seconds: how long a failover is predicted to take.
+        rto_target_seconds: how long it may take.
+        proven_by: by what the standby was proven; empty when it never was.
+        proven_at: when, for the pair whose proof is the oldest.
+        verdict: ok, MISSED, TOO SLOW, NEVER COPIED, NOT PROVEN, UNPROTECTED or not exercised.
+    """
 
     component: str
     rpo_seconds: float | None
@@ -43,7 +54,21 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """The state of a service's protection at one moment."""
+    """The state of a service's protection at one moment.
+
+    Attributes:
+        service: whose.
+        active: name of the site that may write; ``active_role`` is its role in the config.
+        standby: name of the other site.
+        epoch: how many failovers there were, from 1.
+        writes: whether the active site may write now.
+        holder: who runs a failover or left one part way; empty when nobody did.
+        set_sentence: what a failover would serve, in words.
+        held: versions that are in the vault and not served, and why.
+        protected: False while the active site holds the vault itself.
+        at: the vault's clock.
+        rows: a component each, in the order of the config.
+    """
 
     service: str
     active: str

@@ -30,6 +30,7 @@ from understudy.errors import Conflict, Corrupt, Denied, NotFound, Permanent, Un
 from understudy.objects.file import FileStore
 from understudy.objects.gcs import GcsStore
 from understudy.objects.memory import MemoryStore
+from understudy.objects.parts import Passing
 from understudy.objects.s3 import S3Store, _NoSuchUpload, _Upload
 from understudy.opening import open_store
 from understudy.settings import Access
@@ -355,6 +356,60 @@ def test_a_stream_whose_source_fails_leaves_nothing_visible(store: ObjectStore) 
     assert [] == list(store.list())
 
 
+@pytest.mark.parametrize("data", [b"", b"small", BIG], ids=["empty", "small", "big"])
+def test_a_stream_is_created_once_and_the_first_bytes_stay(store: ObjectStore, data: bytes) -> None:
+    info = store.create_stream("once", pieces(data, 3_000_001), len(data))
+    found = store.head("once")
+    assert (len(data), found.token, found.version) == (info.size, info.token, info.version)
+    for other in (data[::-1] + b"!", data):
+        with pytest.raises(Conflict):
+            store.create_stream("once", pieces(other, 9_000_000), len(other))
+    assert data == store.get("once")
+    store.delete("once")
+    assert [] == list(store.list())
+
+
+def test_of_many_streams_at_once_exactly_one_wins(store: ObjectStore) -> None:
+    bodies = [bytes([number]) * 9_000_000 for number in range(4)]
+    start = threading.Barrier(len(bodies))
+
+    def create(body: bytes) -> bool:
+        def parts() -> Iterator[bytes]:
+            yield body[:-1]
+            start.wait(60)  # all are nearly sent before one ends
+            yield body[-1:]
+
+        try:
+            store.create_stream("contested", parts(), len(body))
+        except Conflict:
+            return False
+        return True
+
+    with ThreadPoolExecutor(len(bodies)) as pool:
+        outcomes = list(pool.map(create, bodies))
+    assert 1 == sum(outcomes)
+    assert bodies[outcomes.index(True)] == store.get("contested")
+    assert ["contested"] == [info.key for info in store.list()]
+
+
+@pytest.mark.parametrize("size", [6, len(BIG)], ids=["small", "big"])
+def test_a_stream_to_create_whose_source_fails_or_is_of_another_size_leaves_nothing_visible(
+    store: ObjectStore, size: int
+) -> None:
+    def failing() -> Iterator[bytes]:
+        yield BIG[: size - 1]
+        message = "the source went away"
+        raise Unreachable(message)
+
+    with pytest.raises(Unreachable, match="the source went away"):
+        store.create_stream("new", failing(), size)
+    for difference in (-1, 1):
+        with pytest.raises(Corrupt):
+            store.create_stream("new", pieces(BIG[:size], 5_000_011), size + difference)
+    assert [] == list(store.list())
+    assert size == store.create_stream("new", [BIG[:size]], size).size
+
+
 # -- the network ------------------------------------------------------------------------------------------------------
 
 
@@ -456,6 +511,49 @@ def test_a_stream_whose_last_answer_was_lost_is_there(behind: Behind) -> None:
     assert 1 == behind.proxy.struck
     assert behind.direct.head("stream").token == info.token
     assert BIG == behind.direct.get("stream")
+
+
+@pytest.mark.parametrize("times", [1, 3])
+def test_a_stream_to_create_whose_last_answer_was_lost_is_there(behind: Behind, times: int) -> None:
+    def parts() -> Iterator[bytes]:
+        yield BIG[:-1]
+        behind.proxy.lose("POST" if behind.write == "PUT" else "PUT", times=times)
+        yield BIG[-1:]
+
+    info = behind.store.create_stream("stream", parts(), len(BIG))
+    assert 1 <= behind.proxy.struck <= times
+    assert behind.direct.head("stream").token == info.token
+    assert BIG == behind.direct.get("stream")
+    assert 1 == len(list(behind.direct.list()))
+
+
+def test_a_stream_to_create_after_a_lost_answer_does_not_take_others_bytes_for_its_own(behind: Behind) -> None:
+    def parts() -> Iterator[bytes]:
+        yield BIG[:-1]
+        behind.direct.put("taken", BIG[::-1])
+        behind.proxy.lose("POST" if behind.write == "PUT" else "PUT")
+        yield BIG[-1:]
+
+    with pytest.raises(Conflict):
+        behind.store.create_stream("taken", parts(), len(BIG))
+    assert BIG[::-1] == behind.direct.get("taken")
+
+
+@pytest.mark.parametrize("server", S3_SERVERS, indirect=True)
+def test_an_upload_that_is_gone_is_known_by_its_bytes_or_lost(server: ObjectServer) -> None:
+    """S3 may say NoSuchUpload to a second completion; these servers look at the condition first, or say it is done."""
+    store = S3Store(server.make_bucket(), client=server.client)
+    passing = Passing([BIG], len(BIG), "stream")
+    list(passing)
+    upload, gone = _Upload(store, "stream"), _NoSuchUpload("gone")
+    for once in (passing, None):
+        with pytest.raises(Unreachable, match="was lost"):
+            upload._completed(len(BIG), gone, once)
+    assert store.put("stream", BIG).token == upload._completed(len(BIG), gone, passing).token
+    store.put("stream", BIG[::-1])
+    with pytest.raises(Conflict):
+        upload._completed(len(BIG), gone, passing)
+    upload.abort()
 
 
 @pytest.mark.parametrize("server", S3_SERVERS, indirect=True)

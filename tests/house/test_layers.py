@@ -30,6 +30,7 @@ VENDOR_SDK = {
     "gcs": "google",
     "dynamodb": "boto3",
     "bigtable": "google",
+    "redis": "redis",
     "pgvector": "psycopg",
     "route53": "boto3",
     "gce": "google",
@@ -92,6 +93,7 @@ def test_an_sdk_is_imported_by_its_vendors_files_and_its_cloud_alone():
         "boto3": {"s3", "dynamodb", "route53", "aws"},
         "botocore": {"s3", "dynamodb", "route53", "aws"},
         "google": {"gcs", "bigtable", "gce", "gcp"},
+        "redis": {"redis"},
         "psycopg": {"pgvector", "pgvector_catalog", "pgvector_green", "pgvector_reading"},
     }
     for path in ROOT.glob("understudy/**/*.py"):
@@ -134,7 +136,7 @@ def test_every_adapter_of_the_product_is_in_the_table():
     files = {
         str(path.relative_to(ROOT).with_suffix("")).replace("/", ".")
         for path in ROOT.glob("understudy/*/*.py")
-        if path.stem in VENDOR_SDK or path.stem == "file"
+        if path.stem in VENDOR_SDK or path.stem in {"file", "fixed"}
     }
     assert files == known
 

@@ -6,6 +6,10 @@ from dataclasses import dataclass
 from typing import Protocol
 
 
+#: What every adapter says of itself in ``ABILITIES``, in words; "no" begins what it cannot.
+ABILITIES = ("compare-and-set", "control plane")
+
+
 @dataclass(frozen=True, slots=True)
 class Watched:
     """What a health check and its alarms look at.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from understudy.alerts.interface import Watched
 from understudy.errors import Conflict
 
@@ -10,6 +12,11 @@ class MemoryAlerts:
     """One health check in this process."""
 
     control_plane = "memory"
+
+    ABILITIES: ClassVar[dict[str, str]] = {
+        "compare-and-set": "under a lock",
+        "control plane": "none",
+    }
 
     def __init__(self, address: str, port: int) -> None:
         """Watch an address."""

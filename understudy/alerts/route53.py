@@ -6,7 +6,7 @@ https://docs.aws.amazon.com/Route53/latest/APIReference/API_UpdateHealthCheck.ht
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, ClassVar, NoReturn
 
 from botocore.exceptions import BotoCoreError, ClientError
 
@@ -23,6 +23,11 @@ class Route53Alerts:
     """One health check by its id."""
 
     control_plane = "Route 53 API (us-east-1)"
+
+    ABILITIES: ClassVar[dict[str, str]] = {
+        "compare-and-set": "HealthCheckVersion",
+        "control plane": "Route 53 API, in us-east-1 wherever the service is",
+    }
 
     def __init__(self, health_check: str, *, client: Route53Client) -> None:
         """Name the health check."""

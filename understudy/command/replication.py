@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from understudy.command import contents
+from understudy.command.completion import pairs, sites
 from understudy.command.screen import table
-from understudy.errors import InvalidConfig
+from understudy.errors import InvalidConfig, Refused
 from understudy.report import human_bytes
 
 if TYPE_CHECKING:
@@ -19,11 +21,21 @@ if TYPE_CHECKING:
     from understudy.settings import ComponentName, Pair
 
 
-def _open(ctx: Context, component: ComponentName, name: str | None) -> tuple[Service, Pair]:
+_DRY = click.option("--dry-run", "dry", is_flag=True, help="Read and reckon as a real run would; write nothing.")
+_AS_OF = click.option("--as-of", metavar="MOMENT", help="The state at this moment (ISO 8601); else the newest.")
+
+
+def _open(ctx: Context, component: ComponentName, name: str | None, *, dry: bool = False) -> tuple[Service, Pair]:
     from understudy.service import open_service
 
-    service = open_service(ctx.config)
+    service = open_service(ctx.config, dry=dry)
     return service, service.settings.pair(component, name)
+
+
+def _set_at(service: Service, text: str | None) -> int | None:
+    """Return which set was the newest at a moment that somebody typed; None for now."""
+    moment = as_moment(text)
+    return service.set_as_of(moment).sequence if moment else None
 
 
 def as_moment(text: str | None) -> datetime | None:
@@ -39,33 +51,63 @@ def as_moment(text: str | None) -> datetime | None:
 
 @click.group()
 def artifacts() -> None:
-    """Model files: push, hydrate, list, show, verify."""
+    """Model files: push, hydrate, list, show, pull, diff, verify."""
 
 
 @artifacts.command("push")
-@click.argument("pair", required=False)
+@click.argument("pair", required=False, shell_complete=pairs)
 @click.option("--model", help="Only this model.")
+@click.option(
+    "--accept-change",
+    metavar="REASON",
+    help="Take versions that would be refused for their tensors or files; the manifest keeps REASON and what it was.",
+)
+@_DRY
 @click.pass_obj
-def push_artifacts(ctx: Context, pair: str | None, model: str | None) -> None:
-    """Send new and changed model versions of PAIR into the vault."""
-    service, chosen = _open(ctx, "training", pair)
-    reports = service.push_artifacts(chosen, model=model, progress=ctx.screen.progress)
-    ctx.screen.reports(reports, empty=f"{chosen.name}: no model at the source")
+def push_artifacts(ctx: Context, /, pair: str | None, **options: Any) -> int:  # noqa: ANN401 - click's own
+    """Send new and changed model versions of PAIR into the vault.
+
+    A version that contradicts its own files, or its parent's tensors, is refused (exit code 4); the others go on.
+    """
+    accept_change, dry = options["accept_change"], options["dry"]
+    if accept_change is not None and not accept_change.strip():
+        raise InvalidConfig("--accept-change needs a reason", hint="say who accepts what, and why")
+    service, chosen = _open(ctx, "training", pair, dry=dry)
+    reports = service.push_artifacts(
+        chosen, model=options["model"], accept_change=accept_change, progress=ctx.screen.progress
+    )
+    ctx.screen.reports(reports, empty=f"{chosen.name}: no model at the source", dry=dry)
+    refused = [report for report in reports if report.details.get("action") == "refused"]
+    if not refused:
+        return 0
+    told = Refused(
+        "; ".join(f"{report.name} {report.version} was not taken, {report.details['reason']}" for report in refused),
+        hint="what was served stays served; if the change is meant, say why",
+        next_command=refused[0].details["next"],
+    )
+    if not ctx.screen.as_json:  # there each report says it
+        ctx.screen.error(told)
+    return told.exit_code
 
 
 @artifacts.command("hydrate")
-@click.argument("pair", required=False)
-@click.option("--site", help="The site to fill; else the standby.")
+@click.argument("pair", required=False, shell_complete=pairs)
+@click.option("--site", shell_complete=sites, help="The site to fill; else the standby.")
+@_AS_OF
 @click.option("--full", is_flag=True, help="Read back every file that is there: after damage.")
+@_DRY
 @click.pass_obj
-def hydrate_artifacts(ctx: Context, /, pair: str | None, site: str | None, *, full: bool) -> None:
-    """Bring a site's serving bucket to the model that the newest set pins."""
-    service, chosen = _open(ctx, "training", pair)
-    role = service.settings.role_of(site) if site else None
-    ctx.screen.reports(
-        service.hydrate(chosen, role=role, full=full, progress=ctx.screen.progress),
-        empty=f"{chosen.name}: the vault holds no model yet",
+def hydrate_artifacts(ctx: Context, /, pair: str | None, **options: Any) -> None:  # noqa: ANN401 - click's own
+    """Bring a site's serving bucket to the model that the newest set pins, or the set of a moment."""
+    service, chosen = _open(ctx, "training", pair, dry=options["dry"])
+    reports = service.hydrate(
+        chosen,
+        role=service.settings.role_of(options["site"]) if options["site"] else None,
+        set_sequence=_set_at(service, options["as_of"]),
+        full=options["full"],
+        progress=ctx.screen.progress,
     )
+    ctx.screen.reports(reports, empty=f"{chosen.name}: the vault holds no model yet", dry=options["dry"])
 
 
 def _summary(manifest: ArtifactManifest) -> dict[str, Any]:
@@ -75,18 +117,20 @@ def _summary(manifest: ArtifactManifest) -> dict[str, Any]:
         "revision": manifest.revision,
         "digest": manifest.digest,
         "parent": asdict(manifest.parent) if manifest.parent else None,
+        "tags": manifest.tags,
         "files": [{"path": file.path, "size": file.size, "sha256": file.sha256} for file in manifest.files],
     }
 
 
 @artifacts.command("list")
+@click.argument("model", required=False)
 @click.pass_obj
-def list_artifacts(ctx: Context) -> None:
-    """List every model version in the vault."""
+def list_artifacts(ctx: Context, model: str | None) -> None:
+    """List every version in the vault, of MODEL or of all."""
     from understudy.artifacts.catalog import all_manifests
 
     service, _ = _open(ctx, "training", None)
-    manifests = all_manifests(service.vault)
+    manifests = all_manifests(service.vault, model)
     rows = [
         [
             m.model,
@@ -115,6 +159,7 @@ def show_artifact(ctx: Context, model: str, version: str | None) -> None:
     manifest = find_manifest(service.vault, model, version)
     parent = f"{manifest.parent.version} r{manifest.parent.revision}" if manifest.parent else "none"
     lines = [f"{manifest.model} {manifest.version} r{manifest.revision}  digest {manifest.digest}  parent {parent}"]
+    lines += [f"{name}: {text!r}" for name, text in sorted(manifest.tags.items())]
     lines += table(
         ["FILE", "SIZE", "SHA-256"], [[file.path, human_bytes(file.size), file.sha256] for file in manifest.files]
     )
@@ -122,8 +167,8 @@ def show_artifact(ctx: Context, model: str, version: str | None) -> None:
 
 
 @artifacts.command("verify")
-@click.argument("pair", required=False)
-@click.option("--site", help="The site to check; else the standby.")
+@click.argument("pair", required=False, shell_complete=pairs)
+@click.option("--site", shell_complete=sites, help="The site to check; else the standby.")
 @click.pass_obj
 def verify_artifacts(ctx: Context, pair: str | None, site: str | None) -> None:
     """Read a site's served model back and compare every file's SHA-256."""
@@ -135,33 +180,43 @@ def verify_artifacts(ctx: Context, pair: str | None, site: str | None) -> None:
 
 @click.group()
 def vectors() -> None:
-    """Vector indexes: export, rebuild, verify."""
+    """Vector indexes: export, rebuild, list, show, pull, diff, verify."""
 
 
 @vectors.command("export")
-@click.argument("pair", required=False)
+@click.argument("pair", required=False, shell_complete=pairs)
+@_DRY
 @click.pass_obj
-def export_vectors(ctx: Context, pair: str | None) -> None:
+def export_vectors(ctx: Context, pair: str | None, *, dry: bool) -> None:
     """Export the active site's index into the vault as Parquet."""
-    service, chosen = _open(ctx, "vector_index", pair)
-    ctx.screen.reports([service.export_vectors(chosen, progress=ctx.screen.progress)], empty="")
+    service, chosen = _open(ctx, "vector_index", pair, dry=dry)
+    ctx.screen.reports([service.export_vectors(chosen, progress=ctx.screen.progress)], empty="", dry=dry)
 
 
 @vectors.command("rebuild")
-@click.argument("pair", required=False)
-@click.option("--site", help="The site to rebuild; else the standby.")
+@click.argument("pair", required=False, shell_complete=pairs)
+@click.option("--site", shell_complete=sites, help="The site to rebuild; else the standby.")
+@_AS_OF
 @click.option("--full", is_flag=True, help="Also where nothing seems to have changed: after damage.")
+@_DRY
 @click.pass_obj
-def rebuild_vectors(ctx: Context, /, pair: str | None, site: str | None, *, full: bool) -> None:
-    """Rebuild a site's index from the vault, prove it, then swap it in."""
-    service, chosen = _open(ctx, "vector_index", pair)
-    role = service.settings.role_of(site) if site else None
-    ctx.screen.reports([service.rebuild_index(chosen, role=role, full=full, progress=ctx.screen.progress)], empty="")
+def rebuild_vectors(ctx: Context, /, pair: str | None, **options: Any) -> None:  # noqa: ANN401 - click's own
+    """Rebuild a site's index from the vault as the newest set pins it, or that of a moment; prove it, swap it in."""
+    service, chosen = _open(ctx, "vector_index", pair, dry=options["dry"])
+    role = service.settings.role_of(options["site"]) if options["site"] else None
+    sequence = _set_at(service, options["as_of"])
+    if options["dry"]:
+        report = service.preview_index(chosen, role=role, set_sequence=sequence)
+    else:
+        report = service.rebuild_index(
+            chosen, role=role, set_sequence=sequence, full=options["full"], progress=ctx.screen.progress
+        )
+    ctx.screen.reports([report], empty="", dry=options["dry"])
 
 
 @vectors.command("verify")
-@click.argument("pair", required=False)
-@click.option("--site", help="The site to check; else the standby.")
+@click.argument("pair", required=False, shell_complete=pairs)
+@click.option("--site", shell_complete=sites, help="The site to check; else the standby.")
 @click.pass_obj
 def verify_vectors(ctx: Context, pair: str | None, site: str | None) -> None:
     """Read a site's index back and compare its digest with the vault's."""
@@ -172,37 +227,43 @@ def verify_vectors(ctx: Context, pair: str | None, site: str | None) -> None:
 
 @click.group()
 def features() -> None:
-    """Features: push the offline store, rebuild the online one, verify, retire a dead writer."""
+    """Features: push the offline store, rebuild the online one, list, show, pull, diff, verify, retire a writer."""
 
 
 @features.command("push")
-@click.argument("pair", required=False)
+@click.argument("pair", required=False, shell_complete=pairs)
+@_DRY
 @click.pass_obj
-def push_features(ctx: Context, pair: str | None) -> None:
+def push_features(ctx: Context, pair: str | None, *, dry: bool) -> None:
     """Copy the active site's offline store into the vault and move the watermark."""
-    service, chosen = _open(ctx, "feature_store", pair)
-    ctx.screen.reports([service.replicate_offline(chosen)], empty="")
+    service, chosen = _open(ctx, "feature_store", pair, dry=dry)
+    ctx.screen.reports([service.replicate_offline(chosen)], empty="", dry=dry)
 
 
 @features.command("rebuild")
-@click.argument("pair", required=False)
-@click.option("--site", help="The site to rebuild; else the standby.")
-@click.option("--as-of", metavar="MOMENT", help="The state at this moment (ISO 8601); else the newest.")
+@click.argument("pair", required=False, shell_complete=pairs)
+@click.option("--site", shell_complete=sites, help="The site to rebuild; else the standby.")
+@_AS_OF
 @click.option("--full", is_flag=True, help="A fresh table even where nothing seems to have changed: after damage.")
+@_DRY
 @click.pass_obj
 def rebuild_features(ctx: Context, /, pair: str | None, **options: Any) -> None:  # noqa: ANN401 - click's own
     """Rebuild a site's online store from the vault's offline store, proven by digest."""
-    service, chosen = _open(ctx, "feature_store", pair)
+    service, chosen = _open(ctx, "feature_store", pair, dry=options["dry"])
     role = service.settings.role_of(options["site"]) if options["site"] else None
-    report = service.rebuild_features(
-        chosen, role=role, as_of=as_moment(options["as_of"]), full=options["full"], progress=ctx.screen.progress
-    )
-    ctx.screen.reports([report], empty="")
+    moment = as_moment(options["as_of"])
+    if options["dry"]:
+        report = service.preview_features(chosen, role=role, as_of=moment)
+    else:
+        report = service.rebuild_features(
+            chosen, role=role, as_of=moment, full=options["full"], progress=ctx.screen.progress
+        )
+    ctx.screen.reports([report], empty="", dry=options["dry"])
 
 
 @features.command("verify")
-@click.argument("pair", required=False)
-@click.option("--site", help="The site to check; else the standby.")
+@click.argument("pair", required=False, shell_complete=pairs)
+@click.option("--site", shell_complete=sites, help="The site to check; else the standby.")
 @click.pass_obj
 def verify_features(ctx: Context, pair: str | None, site: str | None) -> None:
     """Read a site's online store back and compare it with the offline truth."""
@@ -224,3 +285,12 @@ def retire_writer(ctx: Context, pair: str, writer: str) -> None:
 
     service, chosen = _open(ctx, "feature_store", pair)
     ctx.screen.reports([retire(service.offline(chosen, service.active()), writer)], empty="")
+
+
+for _group, _commands in (
+    (artifacts, (contents.pull_artifacts, contents.diff_artifacts)),
+    (vectors, (contents.list_vectors, contents.show_vectors, contents.pull_vectors, contents.diff_vectors)),
+    (features, (contents.list_features, contents.show_features, contents.pull_features, contents.diff_features)),
+):
+    for _command in _commands:
+        _group.add_command(_command)

@@ -19,7 +19,15 @@ _LAZY = {
     "vault": "understudy.command.vault:vault",
     "failover": "understudy.command.failover:failover",
     "status": "understudy.command.status:status",
+    "report": "understudy.command.report:report",
+    "kit": "understudy.command.kit:kit",
+    "debug": "understudy.command.debug:debug",
+    "completion": "understudy.command.completion:completion",
+    "metrics": "understudy.command.metrics:metrics",
     "config": "understudy.command.config:config",
+    "init": "understudy.command.init:init",
+    "register": "understudy.command.register:register",
+    "iam": "understudy.command.iam:iam",
 }
 
 
@@ -78,16 +86,20 @@ def run(arguments: list[str]) -> int:
     except click.exceptions.Exit as stop:
         return stop.exit_code
     except click.ClickException as error:
-        usage = UnderstudyError(error.format_message(), hint="see understudy --help")
-        usage.exit_code = 2
-        if isinstance(error, click.exceptions.NoArgsIsHelpError):
+        helped = isinstance(error, click.exceptions.NoArgsIsHelpError)
+        words = "a command is missing" if helped else error.format_message()
+        usage = UnderstudyError(words, hint="see understudy --help")
+        usage.exit_code, usage.kind = 2, "usage"
+        if helped and not screen.as_json:
             sys.stderr.write(error.format_message() + "\n")
         else:
             screen.error(usage)
         return 2
     except (KeyboardInterrupt, click.Abort):
-        sys.stderr.write("interrupted; the same command goes on where this one stopped\n")
-        return 130
+        stopped = UnderstudyError("interrupted; the same command goes on where this one stopped")
+        stopped.exit_code, stopped.kind = 130, "interrupted"
+        screen.error(stopped)
+        return stopped.exit_code
     except Exception as error:  # noqa: BLE001 - the last place where an error can become a sentence
         if os.environ.get("UNDERSTUDY_DEBUG"):
             traceback.print_exc()

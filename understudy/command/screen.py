@@ -39,11 +39,17 @@ class Screen:
 
     def result(self, value: Any, lines: Iterable[str]) -> None:  # noqa: ANN401 - any JSON value
         """Print a result: the JSON value under ``--json``, else the lines (also under ``-q``: it is what was asked)."""
-        self._clear()
         if self.as_json:
-            sys.stdout.write(json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
-        else:
-            sys.stdout.write("".join(f"{line}\n" for line in lines))
+            self.write_json(value)
+            return
+        self._clear()
+        sys.stdout.write("".join(f"{line}\n" for line in lines))
+        sys.stdout.flush()
+
+    def write_json(self, value: Any) -> None:  # noqa: ANN401 - any JSON value
+        """Print one JSON value; understudy.command.shapes says what each command's looks like."""
+        self._clear()
+        sys.stdout.write(json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
         sys.stdout.flush()
 
     def reports(self, reports: Sequence[Report], *, empty: str, dry: bool = False) -> None:
@@ -67,21 +73,19 @@ class Screen:
 
     def error(self, error: UnderstudyError) -> None:
         """Print an error as one sentence on stderr, or as an object on stdout under ``--json``."""
-        self._clear()
         if self.as_json:
-            value = {
-                "error": {
-                    "code": error.exit_code,
-                    "kind": error.kind,
-                    "message": error.message,
-                    "hint": error.hint,
-                    "next": error.next_command,
-                }
+            words = {
+                "code": error.exit_code,
+                "kind": error.kind,
+                "message": error.message,
+                "hint": error.hint,
+                "next": error.next_command,
             }
-            sys.stdout.write(json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
-        else:
-            lead = "refused: " if error.kind in ("refused", "held") else ""
-            sys.stderr.write(f"{lead}{error}\n")
+            self.write_json({"error": words})
+            return
+        self._clear()
+        lead = "refused: " if error.kind in ("refused", "held") else ""
+        sys.stderr.write(f"{lead}{error}\n")
 
     def log_warnings(self) -> None:
         """Send the product's warnings to stderr; its information stays for the run page."""

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @click.group()
 def vault() -> None:
-    """The vault: stat, verify."""
+    """The vault: stat, verify, keygen, sign."""
 
 
 @vault.command("stat")
@@ -62,3 +62,44 @@ def verify(ctx: Context, *, deep: bool) -> None:
             next_command="understudy artifacts push",
         )
     ctx.screen.result(result.as_json(), [result.sentence])
+
+
+@vault.command("keygen")
+@click.option("--out", "path", required=True, type=click.Path(dir_okay=False), help="Where the private key goes.")
+@click.pass_obj
+def keygen(ctx: Context, path: str) -> None:
+    """Make a key pair that signs manifests: the public line is printed, for Git; the private key goes into a file.
+
+    The file is PEM, readable by its owner alone; one that is there already is never written over. Its text may be
+    moved into a Prefect block or an environment variable.
+    """
+    from understudy.vault.keys import write_private_key
+
+    line = write_private_key(path)
+    lines = [
+        line,
+        f"private key: {path} (mode 0600); keep it out of Git, where the replicator runs alone",
+        "next: write this line under vault.trust at every site, then",
+        f"      vault: {{sign_with: 'file:{path}'}} where models are pushed; what is in a vault already:",
+        "      understudy vault verify --deep, then understudy vault sign --yes",
+    ]
+    ctx.screen.result({"public": line, "private_key_file": path}, lines)
+
+
+@vault.command("sign")
+@click.option("--yes", is_flag=True, help="Do it; else only say what would be signed.")
+@click.pass_obj
+def sign(ctx: Context, *, yes: bool) -> None:
+    """Sign the manifests that the key of vault.sign_with has not signed: when signing begins, or a key is replaced.
+
+    Content stays as it is. A signature says that you trust what is there: run understudy vault verify --deep before,
+    and look at who could write into the vault until now.
+    """
+    from understudy.service import open_service
+    from understudy.vault.countersign import countersign
+
+    done = countersign(open_service(ctx.config).vault, write=yes)
+    lines = [done.sentence]
+    if not done.written and (done.unsigned or done.others):
+        lines += [*(f"  {key}" for key in (*done.unsigned, *done.others)), "next: understudy vault sign --yes"]
+    ctx.screen.result(done.as_json(), lines)

@@ -114,6 +114,11 @@ class GuardedStore:
         self._check(key)
         return self._store.put_stream(key, parts, size)
 
+    def create_stream(self, key: str, parts: Iterable[bytes], size: int) -> ObjectInfo:
+        """See ObjectStore. Raises Refused when the register has changed."""
+        self._check(key)
+        return self._store.create_stream(key, parts, size)
+
     def delete(self, key: str) -> None:
         """See ObjectStore. Raises Refused when the register has changed."""
         self._check(key)

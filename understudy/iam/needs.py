@@ -34,7 +34,7 @@ DRILL_TABLES = "drill_"
 
 _ROLES: tuple[SiteRole, ...] = ("home", "away")
 #: What a vault holds for ever once it is written: ``docs/formats.md``.
-_REPLICATED = ("artifacts/", "features/", "format.json", "index/", "packs/", "sets/", "vectors/")
+_REPLICATED = ("artifacts/", "features/", "format.json", "index/", "packs/", "probe/", "sets/", "vectors/")
 _STREAMED = "offline/"
 _WATERMARKS = ("pointers/artifacts/", "pointers/features/", "pointers/vectors/")
 

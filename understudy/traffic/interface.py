@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from understudy.settings import SiteRole
 
 SHARE_MAX = 100
+#: What every adapter says of itself in ``ABILITIES``, in words; "no" begins what it cannot.
+ABILITIES = ("compare-and-set", "control plane")
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from understudy.errors import NotReady
 from understudy.traffic.interface import SHARE_MAX, Routing, Way, shifted
@@ -18,6 +18,11 @@ class MemoryTraffic:
 
     control_plane = "memory"
     compare_and_set = True
+
+    ABILITIES: ClassVar[dict[str, str]] = {
+        "compare-and-set": "under a lock",
+        "control plane": "none",
+    }
 
     def __init__(self, name: str) -> None:
         """Start without records."""

@@ -8,7 +8,7 @@ call harmless. https://docs.aws.amazon.com/Route53/latest/APIReference/API_Chang
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, NoReturn, TypeVar
+from typing import TYPE_CHECKING, ClassVar, NoReturn, TypeVar
 
 from botocore.exceptions import BotoCoreError, ClientError
 
@@ -45,6 +45,11 @@ class Route53Traffic:
 
     control_plane = "Route 53 API (us-east-1)"
     compare_and_set = False
+
+    ABILITIES: ClassVar[dict[str, str]] = {
+        "compare-and-set": "no, the records are read back; who resumes waits first",
+        "control plane": "Route 53 API, in us-east-1 wherever the service is",
+    }
 
     def __init__(self, zone: str, name: str, *, client: Route53Client, insync_seconds_max: float = 60.0) -> None:
         """Name the records.

@@ -68,6 +68,11 @@ def bucket_digest(schema: Schema, table: pa.Table) -> str:
     return hasher.hexdigest()
 
 
+def row_digests(schema: Schema, table: pa.Table) -> list[bytes]:
+    """Return a 32-byte digest of each row: two rows have the same one when they are equal bit for bit."""
+    return [blake3(row).digest() for batch in table.to_batches() for row in _rows(schema, batch)]
+
+
 def index_digest(schema: Schema, buckets: int, parts: Iterable[tuple[int, int, str]]) -> str:
     """Return the digest of a whole index from its (bucket, rows, digest) of the buckets that hold rows."""
     ordered = [[number, rows, bytes.fromhex(digest)] for number, rows, digest in sorted(parts)]

@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
 from understudy.errors import Conflict, Corrupt, Refused
 from understudy.report import Report, human_bytes, human_seconds, quiet
+from understudy.threads import ThreadPool
 from understudy.vault.lanes import each
 from understudy.vectors import manifest as manifests
 from understudy.vectors import parquet
@@ -153,7 +153,7 @@ class _Sender:
             progress(f"{self._index}: send", len(self._seen), len(numbers), "buckets")
             return part
 
-        with ThreadPoolExecutor(_UPLOADS, thread_name_prefix="vectors") as pool:
+        with ThreadPool(_UPLOADS, thread_name_prefix="vectors") as pool:
             parts = each(pool, (partial(one, number) for number in numbers), ahead=_UPLOADS * 2)
             return sorted(parts, key=lambda part: part.bucket)
 

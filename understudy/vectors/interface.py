@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
 
 import pyarrow as pa
 
-from understudy.errors import Corrupt
+from understudy.errors import Corrupt, NotFound
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -39,6 +39,14 @@ _ARROW: dict[str, pa.DataType] = {
     "uuid": pa.string(),
     "numeric": pa.string(),
 }
+
+
+#: What every adapter says of itself in ``ABILITIES``, in words; "no" begins what it cannot.
+ABILITIES = ("carries", "one state", "swap", "exact search")
+
+
+class NoSuchIndex(NotFound):
+    """The database is there and answers, the index is not in it."""
 
 
 @dataclass(frozen=True, slots=True)

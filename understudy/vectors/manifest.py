@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from understudy.vault.store import Vault
 
 FORMAT_VERSION = 1
+_HEX = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,14 +111,31 @@ def read(vault: Vault, index: str, sequence: int) -> Manifest:
             digest=value["digest"],
         )
         parts = [(part.bucket, part.rows, part.digest) for part in manifest.parts]
+        _check_shape(manifest)
         proven = manifest.digest == index_digest(manifest.schema, manifest.buckets, parts)
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         message = f"{key} in {vault.url} is not a vector manifest"
         raise Corrupt(message, hint="rebuild from an earlier sequence, or export again") from error
     if not proven or (manifest.index, manifest.sequence) != (index, sequence):
         message = f"{key} in {vault.url} does not have the digest it states"
         raise Corrupt(message, hint="rebuild from an earlier sequence, or export again")
     return manifest
+
+
+def _check_shape(manifest: Manifest) -> None:
+    """Refuse values of another kind than they should be. Raises ValueError."""
+    counts = [manifest.sequence, manifest.buckets]
+    counts += [number for part in manifest.parts for number in (part.bucket, part.rows, part.size)]
+    digests = [manifest.digest, *(digest for part in manifest.parts for digest in (part.digest, part.sha256))]
+    if not all(type(count) is int and count >= 0 for count in counts):
+        message = "something in it should be a count"
+        raise ValueError(message)
+    if not all(isinstance(digest, str) and _HEX.fullmatch(digest) for digest in digests):
+        message = "something in it should be a digest"
+        raise ValueError(message)
+    if not isinstance(manifest.labels, dict) or manifest.taken.tzinfo is None:
+        message = "its labels or its moment are none"
+        raise ValueError(message)
 
 
 def newest(vault: Vault, index: str) -> Manifest | None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 
 from understudy.errors import Conflict, Corrupt, NotFound, Refused
 from understudy.vectors.copy_binary import vector_bits
-from understudy.vectors.interface import Description, Hit
+from understudy.vectors.interface import Description, Hit, NoSuchIndex
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -50,6 +50,13 @@ class MemoryVectors:
         name: what stands in ``url`` (``memory://name``).
         clock: returns the store's time, aware and in UTC; the system's clock by default.
     """
+
+    ABILITIES: ClassVar[dict[str, str]] = {
+        "carries": "all",
+        "one state": "a copy",
+        "swap": "under a lock",
+        "exact search": "always",
+    }
 
     def __init__(self, name: str = "index", *, clock: Callable[[], datetime] = _system_clock) -> None:
         """Start without an index: ``describe`` raises NotFound."""
@@ -96,7 +103,7 @@ class MemoryVectors:
         with self._lock:
             if self._index is None:
                 message = f"{self.url} holds no index"
-                raise NotFound(message, hint="create it first")
+                raise NoSuchIndex(message, hint="create it first")
             return self._index
 
 

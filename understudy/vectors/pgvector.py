@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 import threading
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import psycopg
 from psycopg import errors
@@ -34,6 +34,13 @@ if TYPE_CHECKING:
 
 class PgvectorStore:
     """One table with one vector column. Safe to use from many threads: every call has a connection of its own."""
+
+    ABILITIES: ClassVar[dict[str, str]] = {
+        "carries": "vector and halfvec bit for bit, plain columns, HNSW and other indexes",
+        "one state": "a repeatable-read snapshot, exported to parallel readers",
+        "swap": "a rename in one transaction",
+        "exact search": "with the index scan off",
+    }
 
     def __init__(self, url: str, *, password: str | None = None) -> None:
         """Take the table that a URL names, and connect to nothing yet. Raises InvalidConfig."""

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from psycopg import sql
 
-from understudy.errors import NotFound, Unsupported
-from understudy.vectors.interface import Column, Description, Hnsw, PlainIndex, Schema
+from understudy.errors import Unsupported
+from understudy.vectors.interface import Column, Description, Hnsw, NoSuchIndex, PlainIndex, Schema
 
 if TYPE_CHECKING:
     import psycopg
@@ -56,13 +56,13 @@ def read_schema(connection: psycopg.Connection[Any], config: PgvectorConfig, tab
     """Return a table's columns and indexes.
 
     Raises:
-        NotFound: there is no such table.
+        NoSuchIndex: there is no such table.
         Unsupported: it has what cannot be carried exactly, no single vector column, or no column that names a row.
     """
     oid = _oid(connection, config, table)
     if oid is None:
         message = f"the table {config.schema}.{table} is not in {config.host}:{config.port}/{config.database}"
-        raise NotFound(message, hint="create it, or correct ?table= in the config")
+        raise NoSuchIndex(message, hint="create it, or correct ?table= in the config")
     columns, dimensions = _columns(connection, oid, config, table)
     vectors = [column.name for column in columns if column.kind == "vector"]
     if len(vectors) != 1:

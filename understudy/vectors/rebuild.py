@@ -10,12 +10,12 @@ import logging
 import math
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING
 
 from understudy.errors import Conflict, Corrupt, NotFound, NotReady, Refused, Unsupported
 from understudy.report import Report, human_seconds, quiet
+from understudy.threads import ThreadPool
 from understudy.vault.lanes import each
 from understudy.vectors import manifest as manifests
 from understudy.vectors import parquet
@@ -145,6 +145,31 @@ def rebuild(
     )
 
 
+def preview(vault: Vault, target: VectorStore, *, index: str, sequence: int | None = None) -> Report:
+    """Say what ``rebuild`` would do, and change nothing. Raises NotFound, Corrupt, Unsupported."""
+    manifest = manifests.wanted(vault, index, sequence)
+    served = _served(target)
+    if served is not None and _serves(served, manifest):
+        changed, words = False, f"unchanged, sequence {manifest.sequence} is served with {served.rows:,} rows"
+    else:
+        stands = f"{served.rows:,} rows" if served is not None else "nothing"
+        known = Rebuilt.read(served.labels).sequence if served is not None else None
+        from_words = f"sequence {known}, {stands}" if known is not None else stands
+        changed, words = True, f"{from_words} -> sequence {manifest.sequence}, {manifest.rows:,} rows"
+    return Report(
+        noun="vectors",
+        name=index,
+        verdict="changed" if changed else "unchanged",
+        sentence=f"{index}: {words}",
+        items_total=manifest.rows,
+        items_new=manifest.rows if changed else 0,
+        bytes_total=sum(part.size for part in manifest.parts),
+        watermark=manifests.watermark_now(vault, manifest),
+        version=str(manifest.sequence),
+        details={"sequence": manifest.sequence, "digest": manifest.digest},
+    )
+
+
 def _served(target: VectorStore) -> Description | None:
     try:
         return target.describe()
@@ -197,7 +222,7 @@ def _load(vault: Vault, manifest: Manifest, green: Green, progress: Progress) ->
         return green.load(batches(parts))
 
     shares = [manifest.parts[place::_LOADS] for place in range(_LOADS)]
-    with ThreadPoolExecutor(_LOADS, thread_name_prefix="vectors") as pool:
+    with ThreadPool(_LOADS, thread_name_prefix="vectors") as pool:
         list(each(pool, (partial(load, share) for share in shares if share), ahead=_LOADS))
     return done[1]
 

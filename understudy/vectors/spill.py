@@ -5,7 +5,6 @@ from __future__ import annotations
 import tempfile
 import threading
 from collections import defaultdict
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING, Self
@@ -14,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from understudy.threads import ThreadPool
 from understudy.vault.lanes import each
 from understudy.vectors.digest import bucket_numbers, sort_rows
 
@@ -68,7 +68,7 @@ class Buckets:
                 progress(what, self.rows, snapshot.description.rows, "rows")
 
         slices = len(snapshot.slices)
-        with ThreadPoolExecutor(max(1, slices), thread_name_prefix="vectors") as pool:
+        with ThreadPool(max(1, slices), thread_name_prefix="vectors") as pool:
             list(each(pool, (partial(add_all, rows) for rows in snapshot.slices), ahead=slices))
 
     def add(self, batch: pa.RecordBatch) -> None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING
 
 from understudy.errors import Corrupt, NotReady
 from understudy.report import Report, human_seconds, quiet
+from understudy.threads import ThreadPool
 from understudy.vault.lanes import each
 from understudy.vectors import manifest as manifests
 from understudy.vectors.digest import bucket_digest
@@ -92,7 +92,7 @@ def prove(
                 rows = buckets.take(number)
                 return Part(number, rows.num_rows, bucket_digest(manifest.schema, rows))
 
-            with ThreadPoolExecutor(SLICES, thread_name_prefix="vectors") as pool:
+            with ThreadPool(SLICES, thread_name_prefix="vectors") as pool:
                 found = list(each(pool, (partial(digest, number) for number in buckets.numbers()), ahead=SLICES * 2))
     differing = changed_buckets(manifest.parts, found)
     if differing:

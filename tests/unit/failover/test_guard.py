@@ -134,6 +134,8 @@ def test_only_what_shows_something_asks_the_register(key: str, shows: bool) -> N
         lambda: guarded.replace(key, b"r", expected=inside.head(key).token),
         lambda: guarded.put_stream(key, [b"s"], 1),
         lambda: guarded.delete(key),
+        lambda: guarded.create_stream(key, [b"c"], 1),
+        lambda: guarded.delete(key),
         lambda: guarded.create(key, b"c"),
     ]
     for write in writes:
