@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 
 CHECKOUT = Path(__file__).parents[1]
 POOLS = {
-    "understudy": "Copies, rebuilds and plans, on their schedules.",
-    "understudy-failover": "The failover alone, so that no backlog of copies stands before it.",
+    "understudy": "Copies and rebuilds, on their schedules.",
+    "understudy-failover": "The failover and its plans, so that no backlog of copies stands before it.",
 }
 
 

@@ -80,7 +80,7 @@ def _holds(operator: str, key: str, wanted: list[str], found: tuple[str, ...] | 
             return wanted == ["true" if found is None else "false"]
         case "ForAllValues:StringEquals":
             return all(value in wanted for value in found or ())
-        case "StringEquals":
+        case "StringEquals" | "Bool":
             return found is not None and found[0] in wanted
         case "StringLikeIfExists":
             return found is None or any(_like(found[0], pattern) for pattern in wanted)
@@ -277,7 +277,7 @@ def _s3_calls(operation: str, given: dict[str, Any]) -> list[Call]:  # noqa: PLR
             return [Call.of("s3:GetObjectVersion" if "VersionId" in given else "s3:GetObject", thing)]
         case "PutObject" | "CompleteMultipartUpload":
             conditions = {"s3:if-none-match": given.get("IfNoneMatch"), "s3:if-match": given.get("IfMatch")}
-            return [Call.of("s3:PutObject", thing, **conditions)]
+            return [Call.of("s3:PutObject", thing, **conditions, **{"s3:ObjectCreationOperation": "true"})]
         case "CreateMultipartUpload" | "UploadPart":
             return [Call.of("s3:PutObject", thing, **{"s3:ObjectCreationOperation": "false"})]
         case "AbortMultipartUpload" | "DeleteObject":

@@ -237,6 +237,8 @@ def _places_apart(settings: Settings) -> Iterator[tuple[Place, str]]:
 
 def _register_apart(settings: Settings) -> Iterator[tuple[Place, str]]:
     register = settings.register_
+    if urlsplit(register.url).scheme == "file":  # a folder stands in no region
+        return
     for role in _ROLES:
         site = settings.site(role)
         if (register.cloud, register.region) == (site.cloud, site.region) and not register.endpoints:

@@ -32,7 +32,8 @@ from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 from understudy import __version__, opening
-from understudy.errors import Corrupt, NotFound, Unreachable, Unsupported
+from understudy.errors import Conflict, Corrupt, NotFound, Unreachable, Unsupported
+from understudy.objects.parts import pieces
 from understudy.report import Progress, quiet
 
 if TYPE_CHECKING:
@@ -141,13 +142,37 @@ def build_kit(settings: Settings, config: Path, target: Path, *, progress: Progr
 
 
 def keep_kit(vault: Vault, path: Path, kit: Kit) -> Kit:
-    """Put a kit beside the vault and name it as the newest. Again, it is the same object."""
+    """Put a kit beside the vault and name it as the newest. Again, it is the same object.
+
+    Raises:
+        Conflict: something else stands in its place; a kit is never written over.
+    """
     key = f"kits/understudy-{kit.version}-{kit.sha256[:16]}.tar"
-    with path.open("rb") as file:
-        vault.store.put_stream(key, iter(lambda: file.read(_BLOCK_BYTES), b""), kit.size)
+    if not _is_kept(vault, key, kit):
+        try:
+            with path.open("rb") as file:
+                vault.store.create_stream(key, iter(lambda: file.read(_BLOCK_BYTES), b""), kit.size)
+        except Conflict:  # kept by another at this very moment
+            if not _is_kept(vault, key, kit):
+                raise
     kept = {"key": key, "sha256": kit.sha256, "size": kit.size, "at": vault.store.now().isoformat()}
     vault.move_pointer(POINTER, lambda _found: kept)
     return Kit(kit.sha256, kit.size, kit.version, kit.config_sha256, kit.python, kit.platform, key)
+
+
+def _is_kept(vault: Vault, key: str, kit: Kit) -> bool:
+    """Whether these very bytes are there already; read, not believed. Raises Conflict when others are."""
+    try:
+        found = vault.store.head(key)
+    except NotFound:
+        return False
+    digest = hashlib.sha256()
+    for piece in pieces(vault.store, key, found.size, version=found.version):
+        digest.update(piece)
+    if digest.hexdigest() == kit.sha256:
+        return True
+    message = f"{key} in {vault.url} is not the kit that its name says"
+    raise Conflict(message, hint="whoever may delete there removes it; then build the kit again")
 
 
 def fetch_kit(vault: Vault, target: Path) -> Kit:

@@ -423,6 +423,7 @@ class Service:
             epoch=state.epoch,
             writes=state.writes,
             holder=f"{state.holder}, at {state.holder.stage}" if state.holder else "",
+            halt=state.halt,
             set_sentence=pinned.sentence if pinned else "no complete set yet",
             held=tuple(f"{item.model} {item.version}: {item.reason}" for item in pinned.held) if pinned else (),
             protected=protected,

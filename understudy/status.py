@@ -11,6 +11,7 @@ from understudy.report import human_seconds
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from understudy.failover.register import Halt
     from understudy.settings import Settings, SiteRole
 
 #: A proof older than this says nothing about a standby that may have been damaged since.
@@ -68,6 +69,7 @@ class Status:
         protected: False while the active site holds the vault itself.
         at: the vault's clock.
         rows: a component each, in the order of the config.
+        halt: the order that holds failovers back; None when there is none.
     """
 
     service: str
@@ -82,10 +84,13 @@ class Status:
     protected: bool
     at: datetime
     rows: tuple[Row, ...]
+    halt: Halt | None = None
 
     @property
     def next_command(self) -> str:
-        """The command that mends the first component that is not ok; empty when all are."""
+        """The command that lifts a hold, else the one that mends the first component that is not ok; else empty."""
+        if self.halt is not None:
+            return "understudy failover release"
         for row in self.rows if self.protected else ():
             mends = _VERIFY if row.verdict == "NOT PROVEN" else _COPY
             if row.verdict != "ok" and row.component in mends:
@@ -94,12 +99,14 @@ class Status:
 
     @property
     def ok(self) -> bool:
-        """Whether every component is within its targets, and the service is protected."""
-        return self.protected and all(row.verdict == "ok" for row in self.rows)
+        """Whether every component is within its targets, the service is protected and failovers are not on hold."""
+        return self.protected and self.halt is None and all(row.verdict == "ok" for row in self.rows)
 
     def as_json(self) -> dict[str, Any]:
         """Return the status as JSON values."""
         value = asdict(self)
+        del value["halt"]
+        value["hold"] = self.halt.model_dump(mode="json", exclude={"nonce"}) if self.halt else None
         value["at"] = self.at.isoformat()
         for row in value["rows"]:
             row["proven_at"] = row["proven_at"].isoformat() if row["proven_at"] else None
@@ -171,6 +178,8 @@ def render(status: Status) -> list[str]:
     lines = [f"{head}{off}  {status.at:%H:%M:%S}Z"]
     if status.holder:
         lines.append(f"a failover is under way: {status.holder}")
+    if status.halt is not None:
+        lines.append(f"ON HOLD: failovers are {status.halt.sentence}")
     if not status.protected:
         lines.append(f"UNPROTECTED: {status.active} serves from its own vault; nothing is copied to {status.standby}")
     heads = ("COMPONENT", "RPO now/target", "RTO predicted/target", "proven", "VERDICT")

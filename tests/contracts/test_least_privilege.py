@@ -12,6 +12,7 @@ import dataclasses
 import hashlib
 import json
 import sys
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -21,6 +22,7 @@ from tests.contracts.test_compute import HOST, INSTANCE
 from tests.models import model_files
 from tests.permissions import Call, Gate, on_object
 from tests.servers import new_name
+from tests.unit.command.test_kit import write_kit
 from tests.unit.example import example
 from tests.unit.features.offline_store import logged, put_history, put_log
 from tests.vector_sites import PgvectorSite, make_rows
@@ -31,13 +33,19 @@ from understudy.errors import Conflict, Denied
 from understudy.failover.decide import Acceptances
 from understudy.failover.engine import prepare
 from understudy.failover.engine import run as run_plan
+from understudy.failover.lease import StrictLease
 from understudy.failover.observed import Health
 from understudy.failover.plans import load_plan, save_plan
 from understudy.features.live import begin
+from understudy.features.log import LogWriter
 from understudy.iam.policies import policies_of
+from understudy.kit import fetch_kit, keep_kit, read_kit
+from understudy.metrics.gather import gather
+from understudy.notices import Marks, Notice
 from understudy.service import Service
 from understudy.settings import Settings
 from understudy.traffic.watch import Seen
+from understudy.vault.store import Vault
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -312,7 +320,14 @@ def test_the_replicator_can_neither_delete_nor_overwrite_nor_claim(make_place, v
     store = service.vault.store
     (pack, *_) = store.list("packs/")
     models = service.models(place.settings.pair("training"), "home")
+    large = [bytes(5 << 20)] * 2, 10 << 20
+    assert 10 << 20 == store.create_stream("offline/user_features/history/large.parquet", *large).size
+    with pytest.raises(Conflict):
+        store.create_stream("offline/user_features/history/large.parquet", *large)
+    assert {"storage.objects.delete"} >= {call.action for call in gate.refused}
     attempts: dict[str, Callable[[], object]] = {
+        "overwrite a feature": lambda: store.put("offline/user_features/history/large.parquet", b"ransom"),
+        "overwrite one in parts": lambda: store.put_stream("offline/user_features/history/large.parquet", *large),
         "delete a pack": lambda: store.delete(pack.key),
         "overwrite a pack": lambda: store.put(pack.key, b"ransom"),
         "overwrite a manifest": lambda: store.put("sets/recommender/00000001.json", b"{}"),
@@ -324,6 +339,10 @@ def test_the_replicator_can_neither_delete_nor_overwrite_nor_claim(make_place, v
     }  # fmt: skip
     assert list(attempts) == [what for what, attempt in attempts.items() if is_refused(attempt)]
     assert store.get(pack.key)[-8:] == b"USPACK01"
+    if vault_scheme == "s3":  # which refuses a write without a condition also where nothing is
+        assert is_refused(lambda: store.put("offline/user_features/new.parquet", b""))
+        assert is_refused(lambda: store.put_stream("offline/user_features/new.parquet", *large))
+    assert bytes(10 << 20) == store.get("offline/user_features/history/large.parquet")
 
 
 # ---------------------------------------------------------------------- the hydrator
@@ -448,7 +467,7 @@ def compute_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 def test_a_whole_failover_is_refused_nothing_and_uses_all_it_is_granted(  # noqa: PLR0917 - one a server
-    make_place, monkeypatch, aws_access, moto_url, compute_url, tmp_path: Path
+    make_place, make_s3_bucket, monkeypatch, aws_access, moto_url, compute_url, tmp_path: Path
 ):
     route53 = aws.client("route53", aws_access)
     name = f"recommend.{new_name('zone')}.example"
@@ -457,6 +476,7 @@ def test_a_whole_failover_is_refused_nothing_and_uses_all_it_is_granted(  # noqa
     check = route53.create_health_check(CallerReference=name, HealthCheckConfig=config)["HealthCheck"]["Id"]
     place = make_place(
         **{
+            "register.url": f"s3://{make_s3_bucket()}/recommender",  # with versions, as Terraform makes it
             "traffic.url": f"route53://{zone.rpartition('/')[2]}/{name}",
             "traffic.endpoints": {"route53": moto_url},
             "alerts": {"url": f"route53-health-check://{check}", "endpoints": {"route53": moto_url}},
@@ -479,6 +499,9 @@ def test_a_whole_failover_is_refused_nothing_and_uses_all_it_is_granted(  # noqa
     save_plan(service.register.store, plan)
     unfenced = Acceptances(unfenced="this test has no writer", reason="a test")
     outcome = run_plan(load_plan(service.register.store, plan.id), world, who="ana", acceptances=unfenced)
+    marks, told = Marks(Vault(service.register.store)), Notice("recommender", 2, "finished", "done")
+    assert [True, False] == [marks.once(told, "slack", lambda: None) for _ in range(2)]
+    assert marks.over(told, "slack")
     assert (2, "standby", True) == (outcome.epoch, outcome.target, outcome.journal_complete)
     assert {"home": 0, "away": 100} == {role: way.share for role, way in traffic.read().ways.items()}
     assert "away" == service.register.read().active
@@ -502,6 +525,85 @@ def test_a_whole_failover_is_refused_nothing_and_uses_all_it_is_granted(  # noqa
         other.prepare(place.settings.traffic.addresses, active="home", ttl=5)
     assert is_refused(lambda: service.vault.store.create("artifacts/m/9/00000001.json", b"{}"))
     assert is_refused(lambda: service.vault.store.delete("sets/recommender/00000001.json"))
+
+
+# ---------------------------------------------------------------------- the service, its metrics, its operator
+
+
+def test_a_writer_keeps_its_lease_and_its_log_at_both_sites_and_touches_nothing_else(
+    make_place, vault_scheme, monkeypatch
+):
+    place = make_place(vault_scheme)
+    replicate(place.owner)
+    gate = Gate(place.policies("writer"))
+    service = open_as(place, gate, monkeypatch)
+    lease = StrictLease(service.register, name="w", site="home", seconds=30)
+    assert [True, True] == [lease.renew_once() for _ in range(2)]
+    lease.stop()
+    features = place.settings.pair("feature_store")
+    for role in ("home", "away"):
+        for name in ("w", "w"):  # the second one finds what the first left, and goes on
+            with LogWriter(service.offline(features, role), name, flush_seconds_max=0.01) as log:
+                log.append([logged("user:00001", "clicks", "1", 60.0)])
+    assert [] == gate.refused
+    assert granted(gate.policies) - {"storage.objects.delete"} <= gate.actions()
+    vault, home = service.offline(features, "away"), service.offline(features, "home")
+    for attempt in (
+        lambda: vault.put("history/day1.parquet", b""),
+        lambda: vault.delete("log/w/00000001.parquet"),
+        lambda: home.put("log/w/00000001.parquet", b""),
+        lambda: home.delete("writers/w.json"),
+        lambda: service.register.store.delete("register.json"),
+        lambda: save_plan(service.register.store, SimpleNamespace(id="abcdef", model_dump_json=lambda **_: "{}")),
+    ):
+        assert is_refused(attempt)
+
+
+def test_the_exporter_reads_every_gauge_and_no_backup(make_place, vault_scheme, monkeypatch):
+    place = make_place(vault_scheme)
+    replicate(place.owner)
+    fill(place.owner)
+    place.owner.register.store.put("plans/abcdef.json", b"{}")
+    gate = Gate(place.policies("exporter"))
+    service = open_as(place, gate, monkeypatch)
+    found = gather(service)
+    assert {} == found.problems
+    assert {"ok"} == {row.verdict for row in found.rows if row.component != "inference"}
+    assert [] == gate.refused
+    assert granted(gate.policies) == gate.actions()
+    store = Vault(opening.open_store(place.settings.vault.url, place.settings.sites.away)).store
+    for attempt in (
+        lambda: store.get("sets/recommender/00000001.json"),
+        lambda: store.create("pointers/proven/away/another.json", b"{}"),
+        lambda: service.register.renew("w", "home", 1, 30),
+    ):
+        assert is_refused(attempt)
+
+
+def test_the_operator_begins_a_register_and_keeps_a_kit(make_place, vault_scheme, monkeypatch, tmp_path):
+    place = make_place(vault_scheme)
+    replicate(place.owner)
+    place.owner.register.store.delete("register.json")
+    gate = Gate(place.policies("operator"))
+    service = open_as(place, gate, monkeypatch)
+    assert 1 == service.register.initialise("recommender").epoch
+    with pytest.raises(Conflict):
+        service.register.initialise("recommender")
+    assert 1 == service.register.read().epoch
+    for config in (b"a: b", b"a: c", b"a: c"):
+        path = write_kit(tmp_path / "kit.tar", config, files={"wheels/a.whl": bytes(9 << 20)})
+        kept = keep_kit(service.vault, path, read_kit(path))
+    assert kept == fetch_kit(service.vault, tmp_path / "again.tar")
+    assert {"storage.objects.delete"} >= {call.action for call in gate.refused}
+    assert granted(gate.policies) - {"s3:AbortMultipartUpload"} <= gate.actions()
+    store = service.vault.store
+    for attempt in (
+        lambda: store.put(kept.key, b"another"),
+        lambda: store.put_stream(kept.key, [bytes(9 << 20)] * 2, 18 << 20),
+        lambda: store.create("sets/recommender/00000009.json", b"{}"),
+        lambda: service.register.claim(1, who="x", host="y", plan="p", target="away"),
+    ):
+        assert is_refused(attempt)
 
 
 # ---------------------------------------------------------------------- the gate itself

@@ -7,21 +7,35 @@ from __future__ import annotations
 import sys
 import threading
 import time
+from dataclasses import replace
 
 import numpy as np
 import psycopg
 import pytest
+from psycopg import sql
 
 from sandbox.postgres import PASSWORD_VARIABLE, accepts_connections
 from sandbox.process import free_port, launch
 from tests.postgres_fixture import databases_on
 from tests.real_servers import real
 from tests.vector_sites import TABLE, PgvectorSite, make_rows
-from understudy.errors import Conflict, Denied, InvalidConfig, NotFound, Refused, Unreachable, Unsupported
+from understudy.errors import (
+    Conflict,
+    Corrupt,
+    Denied,
+    InvalidConfig,
+    NotFound,
+    Permanent,
+    Refused,
+    Unreachable,
+    Unsupported,
+)
 from understudy.objects.memory import MemoryStore
 from understudy.vault.store import open_vault
 from understudy.vectors import manifest
+from understudy.vectors.digest import index_digest
 from understudy.vectors.export import export
+from understudy.vectors.interface import Hnsw, PlainIndex
 from understudy.vectors.pgvector import PgvectorStore
 from understudy.vectors.pgvector_config import PgvectorConfig
 from understudy.vectors.rebuild import rebuild
@@ -154,6 +168,120 @@ def test_other_indexes_are_made_again(source, target, vault):
     assert 4 == len(source.execute(listing))
     with pytest.raises(psycopg.errors.UniqueViolation):
         target.execute(f"INSERT INTO {TABLE} VALUES ('b', NULL, 't', 1, NULL)")
+
+
+def test_defaults_and_expressions_of_every_kind_are_made_again(source, target, vault):
+    source.execute(
+        f"CREATE TABLE {TABLE} (id uuid PRIMARY KEY DEFAULT gen_random_uuid(), embedding vector(2) DEFAULT '[0,0]', "
+        "title varchar(40) DEFAULT 'it''s; \\ --', body text DEFAULT lower('X'), price numeric(12,2) DEFAULT 0.50, "
+        "low int DEFAULT -1, j jsonb DEFAULT '{}', at timestamptz(3) DEFAULT timezone('utc', now()), "
+        "til timestamptz DEFAULT now() + interval '1 day', born timestamptz DEFAULT CURRENT_TIMESTAMP(3), "
+        "ok bool DEFAULT true, by text DEFAULT CURRENT_USER, epoch int8 DEFAULT extract(epoch FROM now())::int8, "
+        '"order" text DEFAULT NULL)'
+    )
+    for definition in (
+        'USING btree ("left"(body, 3) DESC NULLS LAST, md5(title)) WITH (fillfactor = 70, deduplicate_items = off)',
+        'USING btree (body COLLATE "C" text_pattern_ops, "order") INCLUDE (price) NULLS NOT DISTINCT',
+        "USING hash (title)",
+        "USING brin (at) WITH (pages_per_range = 32, autosummarize = on)",
+        "USING gin (to_tsvector('english', coalesce(title, '') || ' ' || coalesce(j ->> 'body', '')))",
+        "USING btree ((j -> 'a' ->> 'b'), ((j ->> 'n')::int))",
+        "USING btree (substring(body from 1 for 3), trim(both '-' from body), nullif(low, 0), greatest(low, 1))",
+        "USING btree (date_trunc('day', at AT TIME ZONE 'UTC'), extract(year FROM at AT TIME ZONE 'UTC'))",
+        "USING btree (id) WHERE title IN ('a', 'it''s; --') AND NOT (low IS DISTINCT FROM -1 OR ok)",
+        "USING btree (id) WHERE body IN ('a', 'b') AND price BETWEEN 1 AND 10.5 AND body LIKE 'C:\\\\%' AND j ? 'k'",
+        "USING btree ((CASE WHEN low > 10 THEN 'dear' WHEN low IS NULL THEN NULL ELSE 'low' END), abs(-low))",
+        "USING btree (id) WHERE at > '2026-01-01'::timestamptz AND ok IS NOT TRUE AND (ARRAY[1, 2])[1] = low",
+    ):
+        source.execute(f"CREATE INDEX ON {TABLE} {definition}")
+    source.execute(f"INSERT INTO {TABLE} DEFAULT VALUES")
+    carry(source, target, vault)
+    assert texts(source) == texts(target)
+    listing = f"SELECT indexdef FROM pg_indexes WHERE tablename = '{TABLE}' ORDER BY 1"
+    assert source.execute(listing) == target.execute(listing)
+    assert 13 == len(source.execute(listing))
+    defaults = (
+        "SELECT column_name, data_type, column_default FROM information_schema.columns "
+        f"WHERE table_name = '{TABLE}' ORDER BY ordinal_position"
+    )
+    assert source.execute(defaults) == target.execute(defaults)
+
+
+EVIL = "DROP TABLE canary"
+
+
+def changed(schema, *, index=None, m=12, metric="cosine", **of_price):
+    """Return a schema with parts of somebody else's."""
+    return replace(
+        schema,
+        columns=(*schema.columns[:3], replace(schema.columns[3], **of_price)),
+        indexes=(*schema.indexes, *([PlainIndex("i", index)] if index else [])),
+        hnsw=(Hnsw("h", "cosine", m=m, ef_construction=48),),
+        metric=metric,
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        ({"index": f"USING btree (price); {EVIL}; --"}, "the index i"),
+        ({"index": "USING btree (spring(price))"}, "the index i"),
+        ({"default": f"0); {EVIL}; --"}, "the default of column price"),
+        ({"default": "spring(1)"}, "the default of column price"),
+        ({"declared": f"integer); {EVIL}; --"}, "the type of column price"),
+        ({"m": f"2); {EVIL}; --"}, "the index h"),
+        ({"metric": EVIL}, "the metric"),
+    ],
+)
+def test_what_somebody_else_wrote_into_a_manifest_is_never_run(source, target, vault, change, what):
+    source.create(make_rows(20))
+    target.create(make_rows(3))
+    target.execute("CREATE TABLE canary AS SELECT 'alive' AS state")
+    # It ends the canary's life when an index or a default calls it.
+    target.execute(
+        "CREATE FUNCTION spring(int) RETURNS int LANGUAGE plpgsql IMMUTABLE AS "
+        "$$ BEGIN UPDATE canary SET state = 'dead'; RETURN $1; END $$"
+    )
+    export(source.store, vault, index=INDEX)
+    state = manifest.newest(vault, INDEX)
+    schema = changed(state.schema, **change)
+    # Whoever writes to the bucket can state the digest that fits.
+    digest = index_digest(schema, state.buckets, [(part.bucket, part.rows, part.digest) for part in state.parts])
+    vault.store.put(state.key, replace(state, schema=schema, digest=digest).encode())
+    with pytest.raises(Corrupt, match=f"{state.key} in .* holds what is not to be run: .*{what}") as caught:
+        rebuild(vault, target.store, index=INDEX)
+    assert (8, True) == (caught.value.exit_code, caught.value.hint.startswith("nothing was run"))
+    assert [("alive",)] == target.execute("SELECT state FROM canary")
+    assert (["canary", TABLE], 3) == (target.tables(), target.store.describe().rows)
+
+
+def test_the_server_takes_one_statement_at_a_time_from_a_rebuild(source, target, vault):
+    source.create(make_rows(5))
+    export(source.store, vault, index=INDEX)
+    target.execute("CREATE TABLE canary (id int)")
+    schema = manifest.newest(vault, INDEX).schema
+    with pytest.raises(Permanent, match="multiple commands"), target.store.green(schema, 1) as green:
+        green._run(sql.SQL("SELECT 1; DROP TABLE {}").format(sql.Identifier("canary")))
+    assert ["canary"] == target.tables()
+
+
+@pytest.mark.parametrize(
+    ("statement", "words"),
+    [
+        (f"CREATE INDEX odd ON {TABLE} (plus(price))", "products has what .*the index odd, .*the function plus is not"),
+        (f"ALTER TABLE {TABLE} ALTER price SET DEFAULT plus(1)", "the default of column price, plus.1.: the function"),
+    ],
+)
+def test_what_a_rebuild_would_not_run_is_refused_when_it_is_exported(source, vault, statement, words):
+    source.create(make_rows(5))
+    source.execute("CREATE FUNCTION plus(int) RETURNS int LANGUAGE sql IMMUTABLE AS 'SELECT $1 + 1'")
+    source.execute(statement)
+    with pytest.raises(Unsupported, match=words) as caught:
+        export(source.store, vault, index=INDEX)
+    assert "or drop it" in caught.value.hint or "drop it, or" in caught.value.hint
+    assert [] == list(vault.store.list("vectors/"))
+    # What serves can still be asked.
+    assert 5 == source.store.describe().rows
 
 
 def test_what_is_not_carried_over_is_said(source, vault):

@@ -27,7 +27,7 @@ NAMES = ["failed or crashed", "a copy is refused", "missed target", "killed with
 @pytest.fixture
 def config(tmp_path):
     path = tmp_path / "understudy.yaml"
-    document = example(service="deployed", notify=["block:custom-webhook/incidents"])
+    document = example(service="deployed", notify=["block:custom-webhook/on-call"])
     path.write_text(yaml.safe_dump(document), encoding="utf-8")
     return path
 
@@ -36,11 +36,11 @@ def everything():
     """Return all that a deployment makes, {kind: {name: document}}, with ids."""
     with get_client(sync_client=True) as client:
         deployed = [each for each in client.read_deployments() if each.name == "deployed"]
-        block = client.read_block_document_by_name("incidents", "custom-webhook", include_secrets=False)
+        block = client.read_block_document_by_name("on-call", "custom-webhook", include_secrets=False)
         return {
             "pools": {each.name: each.model_dump(mode="json") for each in client.read_work_pools()},
             "deployments": {each.entrypoint: each.model_dump(mode="json") for each in deployed},
-            "blocks": {"incidents": block.model_dump(mode="json")},
+            "blocks": {"on-call": block.model_dump(mode="json")},
             "automations": {
                 each.name: each.model_dump(mode="json")
                 for each in client.read_automations()
@@ -54,17 +54,17 @@ def ids(found):
 
 
 def test_deploying_twice_is_deploying_once_and_a_change_is_made_in_place(config, tmp_path, monkeypatch):
-    with pytest.raises(InvalidConfig, match="UNDERSTUDY_CUSTOM_WEBHOOK_INCIDENTS"):
+    with pytest.raises(InvalidConfig, match="UNDERSTUDY_CUSTOM_WEBHOOK_ON_CALL"):
         deploy(config)
-    monkeypatch.setenv("UNDERSTUDY_CUSTOM_WEBHOOK_INCIDENTS", SECRET)
+    monkeypatch.setenv("UNDERSTUDY_CUSTOM_WEBHOOK_ON_CALL", SECRET)
     said = deploy(config)
     first = everything()
     assert {"understudy", "understudy-failover"} <= set(first["pools"])
     assert 6 == len(first["deployments"])
     assert {f"understudy deployed: {name}" for name in NAMES} == set(first["automations"])
-    assert "block:custom-webhook/incidents: created from UNDERSTUDY_CUSTOM_WEBHOOK_INCIDENTS" in said
+    assert "block:custom-webhook/on-call: created from UNDERSTUDY_CUSTOM_WEBHOOK_ON_CALL" in said
     assert "planted" not in json.dumps([first, said]), "a secret is where it can be read"
-    assert SECRET == Block.load("custom-webhook/incidents").secrets.get_secret_value()["url"]
+    assert SECRET == Block.load("custom-webhook/on-call").secrets.get_secret_value()["url"]
 
     text = FILE.read_text(encoding="utf-8").replace(
         "threshold: 1\n      within: 120", "threshold: 1\n      within: 150"
@@ -81,7 +81,7 @@ def test_deploying_twice_is_deploying_once_and_a_change_is_made_in_place(config,
         assert not everything()["automations"][by_hand["name"]]["enabled"], "what an operator switched off is on again"
 
         monkeypatch.setattr(deployments.automations, "FILE", changed)
-        monkeypatch.setenv("UNDERSTUDY_CUSTOM_WEBHOOK_INCIDENTS", SECRET + "2")
+        monkeypatch.setenv("UNDERSTUDY_CUSTOM_WEBHOOK_ON_CALL", SECRET + "2")
         said = []
         settings = load_settings(config)
         blocks = put_blocks(client, settings, said)
@@ -93,7 +93,7 @@ def test_deploying_twice_is_deploying_once_and_a_change_is_made_in_place(config,
         )
         gone = first["automations"]["understudy deployed: nothing starts"]["id"]
         assert [
-            "block:custom-webhook/incidents: updated from UNDERSTUDY_CUSTOM_WEBHOOK_INCIDENTS",
+            "block:custom-webhook/on-call: updated from UNDERSTUDY_CUSTOM_WEBHOOK_ON_CALL",
             "automation 'understudy deployed: killed without a word': updated",
             left_over.format("nothing starts", gone),
         ] == said

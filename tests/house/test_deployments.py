@@ -31,6 +31,19 @@ def test_a_second_press_of_failover_never_fires_later():
     assert "schedules" not in failover
 
 
+def test_a_plan_runs_with_the_failovers_rights_and_never_takes_its_place():
+    together = [each for each in FILE["deployments"] if each["work_pool"]["name"] == "understudy-failover"]
+    assert {"flows.plan_failover.plan_failover", "flows.failover.failover"} == {each["entrypoint"] for each in together}
+    assert [1, 1] == [each["concurrency_limit"]["limit"] for each in together]
+    assert not any(each["work_pool"].get("work_queue_name") for each in together)
+    worker = yaml.safe_load((ROOT / "deployments" / "helm" / "values-failover.yaml").read_text(encoding="utf-8"))
+    assert len(together) <= worker["worker"]["config"]["limit"]
+    pools = (ROOT / "deployments" / "terraform" / "modules" / "prefect_pools" / "main.tf").read_text(encoding="utf-8")
+    assert "concurrency_limit " not in pools
+    compose = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))["services"]
+    assert "--limit" not in compose["worker-failover"]["command"]
+
+
 def test_the_config_says_how_often_a_flow_runs():
     changed = Settings.model_validate(example(**{"components.vector_index.pairs.0.every": "10m"}))
     deployed = {

@@ -82,7 +82,12 @@ def test_the_replicator_creates_in_the_vault_and_deletes_nothing_there():
     assert "arn:aws:s3:::acme-understudy/recommender/packs/*" in create["Resource"]
     assert not [each for each in create["Resource"] if "journal" in each or "proven" in each or each.endswith("er/*")]
     assert {"Null": {"s3:if-match": "false"}} == statement(made, "ReplaceByCompareAndSet")["Condition"]
-    assert ["arn:aws:s3:::acme-understudy/recommender/offline/*"] == statement(made, "WriteObjects")["Resource"]
+    offline = ["arn:aws:s3:::acme-understudy/recommender/offline/*"]
+    assert set(offline) <= set(create["Resource"])
+    parts = statement(made, "SendParts")
+    assert ({"Bool": {"s3:ObjectCreationOperation": "false"}}, offline) == (parts["Condition"], parts["Resource"])
+    unconditional = [each["Sid"] for each in made["Statement"] if "s3:PutObject" in each["Action"]]
+    assert ["CreateObjects", "SendParts", "ReplaceByCompareAndSet"] == unconditional
 
 
 def test_on_cloud_storage_the_replicator_may_delete_below_its_pointers_alone():
@@ -102,7 +107,7 @@ def test_the_register_is_read_by_copies_and_changed_by_the_failover_alone():
         writers = [each for each in policies(identity).aws["Statement"] if "s3:PutObject" in each["Action"]]
         assert not [each for each in writers if register in each["Resource"]], identity
     swap = statement(policies("failover").aws, "ReplaceByCompareAndSet")
-    assert [register] == swap["Resource"]
+    assert ["arn:aws:s3:::acme-epoch/recommender/pointers/told/*", register] == swap["Resource"]
     assert {"Null": {"s3:if-match": "false"}} == swap["Condition"]
 
 
@@ -131,6 +136,43 @@ def test_a_drill_is_refused_production_even_where_another_policy_grants_it():
     } == set(objects)
     tables = statement(made.aws, "RebuildTables")["Resource"]
     assert ["arn:aws:dynamodb:eu-west-1:*:table/drill_user_features_standby__*"] == tables
+
+
+def test_a_writer_renews_its_lease_and_appends_at_both_sites_and_does_no_more():
+    made = policies("writer")
+    lake, register = "arn:aws:s3:::acme-lake/features", "arn:aws:s3:::acme-epoch/recommender/register.json"
+    assert [f"{lake}/log/*", f"{lake}/writers/*"] == statement(made.aws, "CreateObjects")["Resource"]
+    assert [register, f"{lake}/writers/*"] == statement(made.aws, "ReplaceByCompareAndSet")["Resource"]
+    verbs = {action for each in made.aws["Statement"] for action in each["Action"]}
+    assert {"s3:GetObject", "s3:GetObjectVersion", "s3:ListBucket", "s3:PutObject"} == verbs
+    stem = "projects/_/buckets/acme-understudy/objects/recommender/offline/user_features"
+    (create,), (replace,) = bindings(made.gcp, "create"), bindings(made.gcp, "replace")
+    assert f'resource.name.startsWith("{stem}/log/")' == create["condition"]["expression"]
+    assert f'resource.name.startsWith("{stem}/writers/")' == replace["condition"]["expression"]
+
+
+def test_the_exporter_writes_nothing_and_reads_no_backup():
+    made = policies("exporter", changes=AWS_ALONE).aws
+    verbs = {action for each in made["Statement"] for action in each["Action"]}
+    assert {"s3:GetObject", "s3:GetObjectVersion", "s3:ListBucket"} == verbs
+    vault = [each for each in statement(made, "ReadObjects")["Resource"] if "acme-understudy" in each]
+    assert ["arn:aws:s3:::acme-understudy/recommender/pointers/*"] == vault
+    assert {"storage.objects.get", "storage.objects.list"} == {
+        permission for role in policies("exporter").gcp.roles for permission in role.permissions
+    }
+
+
+def test_the_operator_makes_a_register_and_kits_and_moves_one_pointer():
+    made = policies("operator", changes=AWS_ALONE).aws
+    stem = "arn:aws:s3:::acme-understudy/recommender"
+    assert [
+        "arn:aws:s3:::acme-epoch/recommender/register.json",
+        f"{stem}/format.json",
+        f"{stem}/kits/*",
+        f"{stem}/pointers/kit.json",
+    ] == statement(made, "CreateObjects")["Resource"]
+    assert [f"{stem}/pointers/kit.json"] == statement(made, "ReplaceByCompareAndSet")["Resource"]
+    assert [f"{stem}/kits/*"] == statement(made, "SendParts")["Resource"]
 
 
 def test_the_pruner_deletes_packs_and_its_own_marks_alone():
@@ -170,7 +212,6 @@ def test_what_a_cloud_cannot_limit_is_said():
     assert any("storage.objects.list" in note for note in policies("replicator").notes)
     assert any("managed instance group" in note for note in policies("failover").notes)
     assert any("GRANT" in note for note in policies("hydrator").notes)
-    assert any("offline/" in note for note in policies("replicator", changes=AWS_ALONE).notes)
 
 
 def test_google_cloud_without_a_project_is_one_sentence():

@@ -3,6 +3,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 from tests.unit.example import EXAMPLE
+from understudy.failover.register import Halt
 from understudy.settings import Settings
 from understudy.status import Status, judge, render
 
@@ -61,6 +62,18 @@ def test_a_failover_that_would_take_too_long_is_said_before_the_event():
 def test_a_clock_behind_the_source_is_no_negative_loss():
     ahead = rows(watermarks=FRESH | {"products": NOW + timedelta(seconds=3)})
     assert 0.0 == ahead["vector_index"].rpo_seconds
+
+
+def test_a_hold_is_shown_with_who_when_and_why_and_the_next_command_lifts_it():
+    order = Halt(who="ana", host="bastion-2", reason="INC-4711", since=NOW - timedelta(days=1), nonce="n")
+    found = status(halt=order)
+    assert "ON HOLD: failovers are on hold by ana@bastion-2 since 2026-11-20 19:04:10Z: INC-4711" == render(found)[1]
+    assert "next: understudy failover release" == render(found)[-1]
+    assert not found.ok
+    shown = found.as_json()
+    assert {"who": "ana", "host": "bastion-2", "reason": "INC-4711", "since": "2026-11-20T19:04:10Z"} == shown["hold"]
+    assert None is status().as_json()["hold"]
+    assert "halt" not in shown
 
 
 def test_an_active_site_that_holds_its_own_vault_is_unprotected():

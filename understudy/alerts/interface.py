@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-
 #: What every adapter says of itself in ``ABILITIES``, in words; "no" begins what it cannot.
 ABILITIES = ("compare-and-set", "control plane")
 

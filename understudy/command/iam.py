@@ -13,7 +13,7 @@ from understudy.errors import InvalidConfig
 if TYPE_CHECKING:
     from understudy.command.root import Context
 
-_IDENTITIES = ("replicator", "hydrator", "pruner", "failover", "drill")
+_IDENTITIES = ("replicator", "hydrator", "pruner", "failover", "drill", "writer", "exporter", "operator")
 _CLOUDS = ("aws", "gcp")
 _ACCOUNT = re.compile(r"\d{12}|\*")
 

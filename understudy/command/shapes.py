@@ -30,6 +30,7 @@ from understudy.features.manifest import FileEntry  # noqa: TC001 - pydantic rea
 from understudy.features.pull import ViewChanges
 from understudy.finding import Finding
 from understudy.iam.gcp import Binding
+from understudy.iam.needs import Identity
 from understudy.kit import Kit
 from understudy.report import Report
 from understudy.settings import SiteRole
@@ -317,13 +318,13 @@ _KIT = _shape(Kit)
 
 #: What a command prints, by its words.
 SHAPES: dict[str, Any] = {
-    "status": _shape(Status, ok=bool, next=str),
+    "status": _shape(Status, without=("halt",), ok=bool, next=str, hold=Hold | None),
     "report": _shape(FailoverReport, without=("next_command",), format=Literal[1], next=str)
     | ReportWritten
     | ReportPage,
     "metrics": list[Measure],
     "init": FilesWritten,
-    "iam": dict[Literal["replicator", "hydrator", "pruner", "failover", "drill"], Policy] | PoliciesWritten,
+    "iam": dict[Identity, Policy] | PoliciesWritten,
     "config check": _many(_shape(Finding, without=("exit_code",))),
     "config schema": dict[str, Any],
     "register init": RegisterState,

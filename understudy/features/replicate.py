@@ -235,14 +235,22 @@ class _Copier:
             facts = check_parquet(info.key, path)
             digest = hasher.hexdigest()
             for key in (info.key, _beside(info.key, digest)):
-                if key not in self._stored:
-                    self._vault.store.put_stream(self._prefix + key, _read_pieces(path), info.size)
-                    self.sent += info.size
-                elif self._stored[key] != info.size:
+                if self._stored.get(key, info.size) != info.size or not self._send(key, path, info.size):
                     continue
                 if self._digest(key, info.size) == digest:
                     return FileEntry(info.key, key, info.size, digest, info.token, facts.rows), facts
             raise self._not_as_sent(info.key)
+
+    def _send(self, key: str, path: Path, size: int) -> bool:
+        """Write a file unless one is there, and return whether what is there now has its size."""
+        if key in self._stored:
+            return True
+        try:
+            self._vault.store.create_stream(self._prefix + key, _read_pieces(path), size)
+        except Conflict:  # another run was faster; its bytes are looked at as those of the listing are
+            return self._vault.store.head(self._prefix + key).size == size
+        self.sent += size
+        return True
 
     def _digest(self, key: str, size: int) -> str:
         hasher = blake3()

@@ -2,7 +2,8 @@
 
 Actions, resources and condition keys as in the Service Authorization Reference:
 https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazons3.html. A PUT that must carry
-``If-None-Match`` or ``If-Match`` is granted by ``s3:if-none-match`` and ``s3:if-match``:
+``If-None-Match`` or ``If-Match`` is granted by ``s3:if-none-match`` and ``s3:if-match``, and so is the request that
+completes an upload in parts; those that begin it and send the parts create no object (``s3:ObjectCreationOperation``):
 https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-writes-enforce.html
 """
 
@@ -23,14 +24,16 @@ POLICY_CHARACTERS_MAX = 6144
 SCHEMES = frozenset({"s3", "dynamodb", "route53", "route53-health-check"})
 
 _PRESENT = "false"  # of the operator Null: the key is not absent
-_OBJECT_ACTIONS: dict[Verb, tuple[str, tuple[str, ...], dict[str, Any]]] = {
-    "read": ("ReadObjects", ("s3:GetObject",), {}),
-    "read_versions": ("ReadVersions", ("s3:GetObjectVersion",), {}),
-    "create": ("CreateObjects", ("s3:PutObject",), {"Null": {"s3:if-none-match": _PRESENT}}),
-    "replace": ("ReplaceByCompareAndSet", ("s3:PutObject",), {"Null": {"s3:if-match": _PRESENT}}),
-    "put": ("WriteObjects", ("s3:AbortMultipartUpload", "s3:PutObject"), {}),
-    "delete": ("DeleteObjects", ("s3:DeleteObject",), {}),
-}
+_OBJECT_ACTIONS: tuple[tuple[Verb, str, tuple[str, ...], dict[str, Any]], ...] = (
+    ("read", "ReadObjects", ("s3:GetObject",), {}),
+    ("read_versions", "ReadVersions", ("s3:GetObjectVersion",), {}),
+    ("create", "CreateObjects", ("s3:PutObject",), {"Null": {"s3:if-none-match": _PRESENT}}),
+    ("parts", "SendParts", ("s3:PutObject",), {"Bool": {"s3:ObjectCreationOperation": "false"}}),
+    ("parts", "GiveUpParts", ("s3:AbortMultipartUpload",), {}),
+    ("replace", "ReplaceByCompareAndSet", ("s3:PutObject",), {"Null": {"s3:if-match": _PRESENT}}),
+    ("put", "WriteObjects", ("s3:AbortMultipartUpload", "s3:PutObject"), {}),
+    ("delete", "DeleteObjects", ("s3:DeleteObject",), {}),
+)
 _TABLE_ACTIONS = (
     "dynamodb:BatchGetItem",
     "dynamodb:BatchWriteItem",
@@ -97,7 +100,7 @@ def _listings(needs: Sequence[Need]) -> list[dict[str, Any]]:
 
 def _objects(needs: Sequence[Need]) -> list[dict[str, Any]]:
     statements = []
-    for verb, (sid, actions, condition) in _OBJECT_ACTIONS.items():
+    for verb, sid, actions, condition in _OBJECT_ACTIONS:
         arns = sorted({arn for need in needs if verb in need.verbs for arn in _object_arns(need)})
         if arns:
             statements.append(_statement(sid, actions, _without_covered(arns), condition))

@@ -199,7 +199,8 @@ class _Maker:
     def buckets(self, needs: Sequence[Need]) -> None:
         keys: dict[tuple[str, str, Verb], set[str]] = defaultdict(set)
         for need in needs:
-            for verb in need.verbs - {"read_versions"}:  # a generation is read by the same permission
+            # A generation is read by the same permission as an object, and parts are sent by that to create it.
+            for verb in need.verbs - {"parts", "read_versions"}:
                 keys[need.bucket, need.access.project or self._project, verb] |= set(need.full_keys())
         for (bucket, project, verb), asked in sorted(keys.items()):
             if verb in _BUCKET:

@@ -7,6 +7,9 @@ An identity is who runs something, with credentials of its own:
 - ``pruner`` reads the vault and deletes packs that nothing names any more.
 - ``failover`` does what the hydrator does, and claims the epoch, writes the journal, moves DNS, capacity and alerts.
 - ``drill`` reads the vault and fills places of its own; it can claim no epoch and moves nothing of production.
+- ``writer`` is the service itself, at both sites: it renews its lease and appends to the offline store.
+- ``exporter`` reads pointers, the register and plans for ``understudy metrics``, and writes nothing.
+- ``operator`` writes the first register, and keeps the break-glass kit beside the vault.
 """
 
 from __future__ import annotations
@@ -19,13 +22,16 @@ from understudy.settings import Access, Settings, SiteRole, other, split_url
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-Identity = Literal["replicator", "hydrator", "pruner", "failover", "drill"]
+Identity = Literal["replicator", "hydrator", "pruner", "failover", "drill", "writer", "exporter", "operator"]
 IDENTITIES: tuple[Identity, ...] = get_args(Identity)
 
 #: Of a bucket: ``list`` (and its clock), ``inspect`` whether it keeps versions, ``read``, ``read_versions``; ``create``
-#: where nothing is, ``replace`` by compare-and-set, ``put`` over whatever is there, ``delete``. Of anything else:
-#: ``look`` changes nothing, ``work`` is all that its adapter does.
-Verb = Literal["list", "inspect", "read", "read_versions", "create", "replace", "put", "delete", "look", "work"]
+#: where nothing is, ``parts`` of a create that is sent in several (they show nothing), ``replace`` by compare-and-set,
+#: ``put`` over whatever is there, ``delete``. Of anything else: ``look`` changes nothing, ``work`` is all that its
+#: adapter does.
+Verb = Literal[
+    "list", "inspect", "read", "read_versions", "create", "parts", "replace", "put", "delete", "look", "work"
+]
 
 REGISTER = "register.json"
 #: Where a drill fills and proves what it restores; production never reads there.
@@ -36,6 +42,10 @@ _ROLES: tuple[SiteRole, ...] = ("home", "away")
 #: What a vault holds for ever once it is written: ``docs/formats.md``.
 _REPLICATED = ("artifacts/", "features/", "format.json", "index/", "packs/", "probe/", "sets/", "vectors/")
 _STREAMED = "offline/"
+#: Beside the register: what was told to whom; ``understudy.notices``.
+_TOLD = "pointers/told/"
+_KITS, _NEWEST_KIT = "kits/", "pointers/kit.json"
+_LOG = ("log/", "writers/")
 _WATERMARKS = ("pointers/artifacts/", "pointers/features/", "pointers/vectors/")
 
 
@@ -111,8 +121,7 @@ def _replicator(settings: Settings, standby: SiteRole) -> list[Need]:
     needs = [
         _need(vault, access, "list", "read", "read_versions"),
         _need(vault, access, "create", below=_REPLICATED),
-        # A file too large for one request goes through an upload in parts, which carries no condition.
-        _need(vault, access, "create", "put" if vault.startswith("s3://") else "create", below=(_STREAMED,)),
+        _need(vault, access, "create", "parts", below=(_STREAMED,)),
         _need(vault, access, "create", "replace", below=_WATERMARKS),
         _need(settings.register_.url, settings.register_, "read", below=(REGISTER,)),
     ]
@@ -155,6 +164,7 @@ def _failover(settings: Settings, standby: SiteRole) -> list[Need]:
         _need(register, where, "replace", below=(REGISTER,)),
         _need(register, where, "create", below=("journal/",)),
         _need(register, where, "put", below=("plans/",)),
+        _need(register, where, "read", "read_versions", "create", "replace", below=(_TOLD,)),
         _need(settings.traffic.url, settings.traffic, "work"),
         *([_need(capacity, settings.site(standby), "work")] if capacity else []),
         *([_need(settings.alerts.url, settings.alerts, "work")] if settings.alerts else []),
@@ -186,12 +196,56 @@ def _drill(settings: Settings, standby: SiteRole) -> list[Need]:
     return needs
 
 
+def _writer(settings: Settings, standby: SiteRole) -> list[Need]:
+    """Return what both sites' instances need: a failover does not wait for policies."""
+    del standby
+    register, where = settings.register_.url, settings.register_
+    needs = [
+        _need(register, where, "list", below=(REGISTER,)),
+        _need(register, where, "read", "replace", below=(REGISTER,)),
+    ]
+    component = settings.components.get("feature_store")
+    stem = settings.vault.url.rstrip("/")
+    stores = [(url, settings.sites.home) for url in _offline(settings, "home")]
+    stores += [(f"{stem}/{_STREAMED}{p.name}/", settings.sites.away) for p in (component.pairs if component else ())]
+    for url, site in stores:
+        needs += [
+            _need(url, site, "list", "read", "create", below=_LOG),
+            _need(url, site, "read_versions", "replace", below=("writers/",)),
+        ]
+    return needs
+
+
+def _exporter(settings: Settings, standby: SiteRole) -> list[Need]:
+    del standby  # it shows both sites
+    register, where = settings.register_.url, settings.register_
+    return [
+        _need(settings.vault.url, settings.sites.away, "list", "read", "read_versions", below=("pointers/",)),
+        _need(register, where, "list", "read", below=("plans/", REGISTER)),
+    ]
+
+
+def _operator(settings: Settings, standby: SiteRole) -> list[Need]:
+    del standby  # the register and the vault are where they are
+    vault, access = settings.vault.url, settings.sites.away
+    return [
+        _need(vault, access, "list", "read", "read_versions", below=("format.json", _KITS, _NEWEST_KIT)),
+        _need(vault, access, "create", below=("format.json", _KITS, _NEWEST_KIT)),
+        _need(vault, access, "parts", below=(_KITS,)),
+        _need(vault, access, "replace", below=(_NEWEST_KIT,)),
+        _need(settings.register_.url, settings.register_, "list", "read", "create", below=(REGISTER,)),
+    ]
+
+
 _NEEDS: dict[Identity, Callable[[Settings, SiteRole], list[Need]]] = {
     "replicator": _replicator,
     "hydrator": _hydrator,
     "pruner": _pruner,
     "failover": _failover,
     "drill": _drill,
+    "writer": _writer,
+    "exporter": _exporter,
+    "operator": _operator,
 }
 
 

@@ -25,10 +25,6 @@ S3_NOTE = (
     "S3 asks whether a missing object may be known about without a prefix, so a listing that names no prefix shows all "
     "names of the bucket: give the vault and the register a bucket each"
 )
-STREAM_NOTE = (
-    "below offline/ the replicator may write over objects: a file too large for one request carries no condition; "
-    "versioning and object lock of the vault's bucket keep what was there"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,8 +100,6 @@ def policies_of(
     granted = gcp.grant(identity, needs, project=project) if "gcp" in clouds else None
     if document and '"s3:prefix"' in _json(document):
         notes.append(S3_NOTE)
-    if document and identity == "replicator" and settings.vault.url.startswith("s3://"):
-        notes.append(STREAM_NOTE)
     if granted:
         notes += gcp.notes(needs)
     return Policies(identity, document, granted, (*notes, *outside_the_clouds(settings)))

@@ -49,6 +49,10 @@ class NoSuchIndex(NotFound):
     """The database is there and answers, the index is not in it."""
 
 
+class NotADefinition(Corrupt):
+    """A schema holds what is no definition of a table or an index; nothing of it was run."""
+
+
 @dataclass(frozen=True, slots=True)
 class Column:
     """One column.
@@ -286,7 +290,8 @@ class VectorStore(Protocol):
     def green(self, schema: Schema, sequence: int) -> AbstractContextManager[Green]:
         """Begin a fresh index. What a killed run left is removed first; what is not swapped in is removed at the end.
 
-        One at a time: raises Conflict while another holds it. A holder that was killed is one no longer.
+        One at a time: raises Conflict while another holds it. A holder that was killed is one no longer. Whoever can
+        write to the vault chose the schema: NotADefinition when a part of it is not one to run, before any of it is.
         """
 
     def query(self, vector: np.ndarray, k: int, *, exact: bool, effort: int | None = None) -> list[Hit]:

@@ -59,6 +59,11 @@ class Manifest:
         found = self.labels.get("model_digest")
         return str(found) if found else None
 
+    @property
+    def key(self) -> str:
+        """The key of this manifest in the vault."""
+        return f"vectors/{self.index}/{numbered(self.sequence)}/manifest.json"
+
     def data_key(self, part: Part) -> str:
         """Return the key of a part's object."""
         return data_key(self.index, part.digest)

@@ -140,6 +140,8 @@ def _connect(config: PgvectorConfig) -> psycopg.Connection[Any]:
         "client_connection_check_interval = '1s'",
         "tcp_keepalives_idle = 20",
         "tcp_keepalives_interval = 5",
+        # A default or an index would else be told with its backslashes doubled.
+        "standard_conforming_strings = on",
     ):
         connection.execute(f"SET {setting}")
     connection.execute("SET extra_float_digits = 1")

@@ -15,7 +15,9 @@ from psycopg import errors, sql
 from understudy.errors import Conflict, NotFound, Refused, Transient, Unsupported
 from understudy.vectors import copy_binary
 from understudy.vectors import pgvector_catalog as catalog
+from understudy.vectors import pgvector_definition as definition
 from understudy.vectors import pgvector_reading as reading
+from understudy.vectors.interface import NotADefinition
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 
     from understudy.vectors.interface import Description, Green, Hit, Schema, Snapshot
     from understudy.vectors.pgvector_config import PgvectorConfig
+    from understudy.vectors.pgvector_definition import Definition
     from understudy.vectors.pgvector_reading import Connect
 
 logger = logging.getLogger("understudy.vectors")
@@ -40,7 +43,12 @@ def green_table(connect: Connect, config: PgvectorConfig, schema: Schema, sequen
 
     Raises:
         Conflict: another rebuild of the table holds the lock.
+        NotADefinition: the schema holds what is not to be run; the server was not even asked.
     """
+    try:
+        parts = definition.read(schema)
+    except definition.Unreadable as error:
+        raise NotADefinition(str(error), hint="nothing was run; export again from the source") from error
     with connect() as leader:
         name = f"{config.schema}.{config.table}"
         try:
@@ -51,7 +59,7 @@ def green_table(connect: Connect, config: PgvectorConfig, schema: Schema, sequen
         except errors.LockNotAvailable as error:
             message = f"another rebuild of {config.table} is running at {config.host}"
             raise Conflict(message, hint="wait for it to end; a lost client is noticed within a minute") from error
-        green = _PgvectorGreen(config, connect, leader, schema, sequence)
+        green = _PgvectorGreen(config, connect, leader, schema, parts, sequence=sequence)
         green.begin()
         try:
             yield green
@@ -72,10 +80,13 @@ class _PgvectorGreen:
         connection: Connect,
         leader: psycopg.Connection[Any],
         schema: Schema,
+        parts: Definition,
+        *,
         sequence: int,
     ) -> None:
         self.config = config
         self.schema = schema
+        self._parts = parts
         self.table = f"{config.table}__g{sequence}"
         self.served: Description | None = None
         self._connection = connection
@@ -92,10 +103,8 @@ class _PgvectorGreen:
             self.served = None
         else:
             self._refuse_dependents()
-        columns = [catalog.column_ddl(column) for column in self.schema.columns]
-        self._leader.execute(
-            sql.SQL("CREATE TABLE {} ({})").format(self._identifier(self.table), sql.SQL(", ").join(columns))
-        )
+        columns = sql.SQL(", ").join(self._parts.columns)
+        self._run(sql.SQL("CREATE TABLE {} ({})").format(self._identifier(self.table), columns))
 
     def load(self, batches: Iterable[pa.RecordBatch]) -> int:
         names = sql.SQL(", ").join(sql.Identifier(column.name) for column in self.schema.columns)
@@ -125,14 +134,14 @@ class _PgvectorGreen:
             unique = sql.SQL("UNIQUE " if index.unique else "")
             name = sql.Identifier(f"{self.table}_i{number}")
             statement = sql.SQL("CREATE {}INDEX {} ON {} ").format(unique, name, table)
-            leader.execute(statement + sql.SQL(index.definition))
+            self._run(statement + self._parts.indexes[number])
             if index.primary:
-                leader.execute(sql.SQL("ALTER TABLE {} ADD PRIMARY KEY USING INDEX {}").format(table, name))
+                self._run(sql.SQL("ALTER TABLE {} ADD PRIMARY KEY USING INDEX {}").format(table, name))
         started = time.monotonic()
         for number, graph in enumerate(self.schema.hnsw):
             suffix = f"{graph.metric}_ops"
             operators = sql.Identifier(f"{'vector' if self.schema.element == 'float4' else 'halfvec'}_{suffix}")
-            leader.execute(
+            self._run(
                 sql.SQL("CREATE INDEX {} ON {} USING hnsw ({} {}) WITH (m = {}, ef_construction = {})").format(
                     sql.Identifier(f"{self.table}_h{number}"),
                     table,
@@ -146,7 +155,7 @@ class _PgvectorGreen:
         leader.execute(sql.SQL("ALTER TABLE {} RESET (parallel_workers)").format(table))
         for column in self.schema.columns:
             if column.default == "identity":
-                leader.execute(
+                self._run(
                     sql.SQL(
                         "SELECT setval(pg_get_serial_sequence({name}, {column}), "
                         "coalesce(max({identifier}), 0) + 1, false) FROM {table}"
@@ -237,11 +246,11 @@ class _PgvectorGreen:
                 (sql.Identifier(config.schema, wanted).as_string(leader),),
             ).fetchone()
             if free and free[0]:
-                leader.execute(
+                self._run(
                     sql.SQL("ALTER INDEX {} RENAME TO {}").format(self._identifier(temporary), sql.Identifier(wanted))
                 )
         comment = json.dumps(labels, sort_keys=True, ensure_ascii=False)
-        leader.execute(sql.SQL("COMMENT ON TABLE {} IS {}").format(served, sql.Literal(comment)))
+        self._run(sql.SQL("COMMENT ON TABLE {} IS {}").format(served, sql.Literal(comment)))
         for grant in grants:
             leader.execute(grant)
 
@@ -272,6 +281,11 @@ class _PgvectorGreen:
         element = self.schema.dimension * (4 if self.schema.element == "float4" else 2) + degree * 40 + 150
         least, most = _MAINTENANCE_MB
         return max(least, min(most, int(rows * element * 1.2) // 1_000_000 + 1))
+
+    def _run(self, statement: sql.Composed) -> None:
+        """Run a statement that holds something of a manifest."""
+        # Asking for a binary answer takes the extended protocol, in which one call is one statement and never two.
+        self._leader.execute(statement, binary=True)
 
     def _identifier(self, name: str) -> sql.Identifier:
         return sql.Identifier(self.config.schema, name)

@@ -13,6 +13,7 @@ from psycopg import sql
 
 from understudy.errors import Unsupported
 from understudy.vectors import copy_binary
+from understudy.vectors import pgvector_definition as definition
 from understudy.vectors.interface import Hit
 from understudy.vectors.pgvector_catalog import describe
 
@@ -71,6 +72,8 @@ def snapshot(
         leader.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
         name = str(_one(leader.execute("SELECT pg_export_snapshot()")))
         description = describe(leader, config, table, schema=like)
+        if like is None:
+            _refuse_unreadable(description.schema, table)
         size = leader.execute(
             "SELECT pg_relation_size(to_regclass(%s))", (sql.Identifier(config.schema, table).as_string(leader),)
         )
@@ -82,6 +85,24 @@ def snapshot(
             partial(_read_range, connect, config, table, description.schema, name=name, pages=each) for each in ranges
         ]
         yield _PgvectorSnapshot(watermark, description, functions)
+
+
+def _refuse_unreadable(schema: Schema, table: str) -> None:
+    """Refuse what a rebuild would refuse, on a calm day. Raises Unsupported."""
+    try:
+        definition.read(schema)
+    except definition.Unreadable as error:
+        message = f"{table} has what cannot be made again elsewhere: {error}"
+        if error.what.startswith("the index"):
+            hint = (
+                "drop it, or make it of columns, literals and PostgreSQL's own immutable functions "
+                "(lower, coalesce, to_tsvector, md5, ...)"
+            )
+        elif error.what.startswith("the default"):
+            hint = "make it a literal, now(), gen_random_uuid() or an identity, or drop it"
+        else:
+            hint = "change it at the source"
+        raise Unsupported(message, hint=hint) from error
 
 
 def _read_range(

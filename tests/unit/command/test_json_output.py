@@ -145,6 +145,8 @@ def test_a_failover_prints_its_plan_its_outcome_its_orders_and_its_report(reques
     request.getfixturevalue("folder")
     assert "nothing" == printed("failover", "abort", "--yes", "--reason", "x")[1]["verdict"]
     assert "held" == printed("failover", "hold", "--reason", "x")[1]["verdict"]
+    code, shown = printed("status")
+    assert (5, "x", "understudy failover release") == (code, shown["hold"]["reason"], shown["next"])
     code, refused = printed("failover", "plan")  # a refused plan is a plan, with exit code 4
     assert (4, "refused") == (code, next(gate["verdict"] for gate in refused["gates"] if gate["name"] == "hold"))
     assert "x" == printed("failover", "release")[1]["hold"]["reason"]

@@ -13,9 +13,10 @@ import tarfile
 import pytest
 import yaml
 
+from tests.faults import FaultyStore
 from tests.unit.example import EXAMPLE, example
 from understudy import __version__
-from understudy.errors import Corrupt, NotFound, Unsupported
+from understudy.errors import Conflict, Corrupt, NotFound, Unsupported
 from understudy.kit import extras_of, fetch_kit, keep_kit, read_kit, stale, try_kit
 from understudy.objects.memory import MemoryStore
 from understudy.settings import Settings
@@ -89,6 +90,33 @@ def test_a_kit_is_kept_beside_the_vault_and_comes_back_the_same(tmp_path):
     kept = keep_kit(vault, path, read_kit(path))
     assert kept == fetch_kit(vault, tmp_path / "again.tar")
     assert path.read_bytes() == (tmp_path / "again.tar").read_bytes()
+
+
+def test_a_kit_that_is_there_already_is_read_and_not_sent_again(tmp_path):
+    path = write_kit(tmp_path / "kit.tar")
+    store = FaultyStore(MemoryStore())
+    vault = open_vault(store)
+    kept = keep_kit(vault, path, read_kit(path))
+    assert kept == keep_kit(vault, path, read_kit(path))
+    assert 1 == store.calls["create_stream"]
+
+
+@pytest.mark.parametrize("rival", ["equal", "other"])
+def test_a_kit_that_another_kept_meanwhile_is_success_only_when_it_is_the_same(tmp_path, rival):
+    path = write_kit(tmp_path / "kit.tar")
+    other = path.read_bytes() if rival == "equal" else path.read_bytes().replace(b"service: x", b"service: y")
+    kit = read_kit(path)
+    key = f"kits/understudy-{kit.version}-{kit.sha256[:16]}.tar"
+    inner = MemoryStore()
+    vault = open_vault(FaultyStore(inner).run("create_stream", lambda: inner.put(key, other)))
+    if rival == "equal":
+        assert key == keep_kit(vault, path, kit).key
+        assert kit.sha256 == vault.pointer("pointers/kit.json")["sha256"]
+        return
+    with pytest.raises(Conflict, match="is not the kit that its name says"):
+        keep_kit(vault, path, kit)
+    assert other == inner.get(key)
+    assert None is vault.pointer("pointers/kit.json")
 
 
 def test_another_object_in_the_kits_place_is_noticed(tmp_path):

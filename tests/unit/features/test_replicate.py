@@ -156,6 +156,21 @@ def test_a_large_file_goes_through_the_disk(source: MemoryStore, vault: Vault, m
     assert 21 == len(values(vault))
 
 
+@pytest.mark.parametrize("rival", ["equal", "longer"])
+def test_a_large_file_that_another_run_wrote_meanwhile_is_kept_as_it_is(
+    source: MemoryStore, vault: Vault, monkeypatch: pytest.MonkeyPatch, rival: str
+) -> None:
+    monkeypatch.setattr(replicating, "WHOLE_BYTES_MAX", 100)
+    key, data = f"offline/{VIEW}/history/day1.parquet", source.get("history/day1.parquet")
+    theirs = data + (b"" if rival == "equal" else b"more")
+    faulty = FaultyStore(vault.store).run("create_stream", lambda: vault.store.put(key, theirs), key=key)
+    report = replicate_offline(source, Vault(faulty), view=VIEW)
+    assert "changed" == report.verdict
+    assert theirs == vault.store.get(key)
+    assert 20 == len(values(vault))
+    assert "unchanged" == replicate_offline(source, vault, view=VIEW).verdict
+
+
 def test_a_run_that_broke_off_is_completed_by_the_next(source: MemoryStore, vault: Vault) -> None:
     broken = Vault(FaultyStore(vault.store).fail("create", key="features/", nth=None))
     with pytest.raises(Unreachable):

@@ -68,6 +68,9 @@ def test_what_was_written_is_read_again_and_the_store_never_sees_it():
         dry.replace("a/2", b"newest", expected=info.token)
     with pytest.raises(Conflict):
         dry.create("a/1", b"x")
+    with pytest.raises(Conflict):
+        dry.create_stream("a/1", [b"x"], 1)
+    assert b"streamed" == dry.get(dry.create_stream("b/1", [b"stream", b"ed"], 8).key)
     dry.delete("a/1")
     with pytest.raises(NotFound):
         dry.get("a/1")

@@ -15,7 +15,8 @@ resource "prefect_work_pool" "copies" {
   paused = false
 }
 
-# Of its own, so that no backlog of copies stands before a failover.
+# Of its own, so that no backlog of copies stands before a failover. Without a concurrency limit: plan-failover runs in
+# it too.
 resource "prefect_work_pool" "failover" {
   name   = "understudy-failover"
   type   = "process"
