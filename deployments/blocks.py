@@ -10,17 +10,18 @@ import os
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 from prefect.blocks.notifications import CustomWebhookNotificationBlock, PagerDutyWebHook, SlackWebhook
 from prefect.exceptions import ObjectNotFound
+from prefect.types import SecretDict
 from pydantic import SecretStr
 
 from understudy.errors import InvalidConfig
-from understudy.secrets import resolve
+from understudy.secrets import Secret, resolve
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from uuid import UUID
 
     from prefect.blocks.core import Block
     from prefect.client.orchestration import SyncPrefectClient
@@ -125,14 +126,17 @@ def _made(wanted: Wanted, environment: Mapping[str, str]) -> Block | None:
             name=wanted.name,
             url="{{url}}",
             json_data={"dedup_key": "{{subject}}", "text": "{{body}}"},
-            secrets={"url": secret},
+            secrets=SecretDict({"url": secret}),
             timeout=2,
+            headers=None,
+            cookies=None,
         )
     raise InvalidConfig(f"{wanted}: a block of this kind is made by hand", hint=f"unset {wanted.variable}")
 
 
 def _secret(value: str) -> str:
-    return resolve(value) if value.startswith(("file:", "env:")) else value
+    # Also what stands in the variable itself: from here on no error, log or journal shows it.
+    return (resolve(value) if value.startswith(("file:", "env:")) else Secret(value)).reveal()
 
 
 def _values(block: Block) -> dict[str, Any]:
@@ -142,4 +146,4 @@ def _values(block: Block) -> dict[str, Any]:
     return values
 
 
-_NOWHERE = "00000000-0000-0000-0000-000000000000"
+_NOWHERE = UUID(int=0)

@@ -2,7 +2,8 @@
 
 Creates or updates, for the service of the config: the two work pools, the deployments of deployments/prefect.yaml, the
 notification blocks that ``notify`` names, and the automations of deployments/automations.yaml. What it finds as it
-should be it leaves alone; what does not belong there any more it names, and removes nothing.
+should be it leaves alone, and a schedule that an operator paused stays paused. What does not belong there any more it
+names and leaves; only the schedules of a component that left the config are removed.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,16 +22,22 @@ import httpx
 import yaml
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
+from prefect.client.schemas.schedules import CronSchedule, IntervalSchedule
 from prefect.exceptions import ObjectNotFound
-from prefect.settings import PREFECT_API_URL, get_current_settings
+from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_KEY, PREFECT_API_URL, get_current_settings
 
 from deployments.automations import automations, put_automations
 from deployments.blocks import put_blocks
 from understudy.errors import InvalidConfig, UnderstudyError, Unreachable
+from understudy.redaction import remember
 from understudy.settings import load_settings
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from prefect.client.orchestration import SyncPrefectClient
+    from prefect.client.schemas.objects import DeploymentSchedule
+    from prefect.client.schemas.responses import DeploymentResponse
 
     from understudy.settings import ComponentName, Settings
 
@@ -48,6 +56,8 @@ SCHEDULED: dict[str, tuple[ComponentName, timedelta]] = {
     "flows.rebuild_features.rebuild_features": ("feature_store", timedelta(minutes=1)),
 }
 _ANCHOR = datetime(2026, 1, 1, tzinfo=UTC)
+#: Of what Prefect said before it failed.
+_LINES_SHOWN_MAX = 20
 
 
 def schedules_of(settings: Settings, component: ComponentName, shift: timedelta) -> list[dict[str, Any]]:
@@ -66,14 +76,46 @@ def schedules_of(settings: Settings, component: ComponentName, shift: timedelta)
     return schedules
 
 
-def prefect_file(settings: Settings) -> str:
-    """Return deployments/prefect.yaml with the schedules of the config."""
+def prefect_file(settings: Settings, there: Mapping[str, Sequence[DeploymentSchedule]] | None = None) -> str:
+    """Return deployments/prefect.yaml with the schedules of the config.
+
+    Args:
+        settings: the config.
+        there: by entry point, the schedules on the server: Prefect makes them anew, and what was paused would run.
+    """
     document = yaml.safe_load((CHECKOUT / "deployments" / "prefect.yaml").read_text(encoding="utf-8"))
     for deployment in document["deployments"]:
         if deployment["entrypoint"] in SCHEDULED:
             component, shift = SCHEDULED[deployment["entrypoint"]]
             deployment["schedules"] = schedules_of(settings, component, shift)
+        found = (there or {}).get(deployment["entrypoint"], ())
+        for schedule in deployment.get("schedules", ()):
+            if _paused(schedule, found):
+                schedule["active"] = False
     return yaml.safe_dump(document, sort_keys=False)
+
+
+def _paused(schedule: Mapping[str, Any], there: Sequence[DeploymentSchedule]) -> bool:
+    """Whether an operator has paused this schedule: the same one, or all that there are when its times are new."""
+    known = {_identity(each.schedule): each.active for each in there}
+    active = known.get(_identity(schedule))
+    return not active if active is not None else bool(there) and not any(each.active for each in there)
+
+
+def _identity(schedule: object) -> tuple[object, ...]:
+    """Return what makes a schedule the same one, as prefect.yaml writes it or as the server has it.
+
+    The anchor of an interval is no part of it: without one Prefect takes the moment of the first deploy.
+    """
+    if isinstance(schedule, IntervalSchedule):
+        return "interval", schedule.interval.total_seconds()
+    if isinstance(schedule, CronSchedule):
+        return "cron", schedule.cron, schedule.timezone or "UTC"
+    if isinstance(schedule, Mapping):
+        if "interval" in schedule:
+            return "interval", float(schedule["interval"])
+        return "cron", schedule["cron"], schedule.get("timezone", "UTC")
+    return ("another",)  # an rrule, which prefect.yaml does not have
 
 
 def deploy(config: Path) -> list[str]:
@@ -103,17 +145,39 @@ def _deploy(settings: Settings, config: Path) -> list[str]:
         for name, description in POOLS.items():
             _put_pool(client, name, description, said)
         before = _deployments(client, settings)
-        _prefect_deploy(settings, config)
+        there = {each.entrypoint or "": each.schedules for each in before.values()}
+        _prefect_deploy(prefect_file(settings, there), settings, config)
         after = _deployments(client, settings)
+        _end_schedules(client, settings, after, said)
         said += [f"deployment {name}: created" for name in sorted(set(after) - set(before))]
         known = {entrypoint for entrypoint, _ in _entrypoints(settings)}
         said += [
             f"deployment {name} is not of the file; remove it: prefect deployment delete {name}"
-            for name, entrypoint in sorted(after.items())
-            if entrypoint not in known
+            for name, each in sorted(after.items())
+            if each.entrypoint not in known
+        ]
+        said += [
+            f"deployment {name}: a schedule is paused, as it was; to go on: "
+            f"prefect deployment schedule resume {name} {schedule.id}"
+            for name, each in sorted(_deployments(client, settings).items())
+            for schedule in each.schedules
+            if not schedule.active
         ]
         put_automations(client, settings, automations(settings, list(blocks.values())), said)
     return said
+
+
+def _end_schedules(
+    client: SyncPrefectClient, settings: Settings, deployed: Mapping[str, DeploymentResponse], said: list[str]
+) -> None:
+    """Remove the schedules of components that are not in the config: Prefect takes an empty list for none given."""
+    for name, each in sorted(deployed.items()):
+        component, shift = SCHEDULED.get(each.entrypoint or "", (None, timedelta(0)))
+        if component is None or schedules_of(settings, component, shift):
+            continue
+        for schedule in each.schedules:
+            client.delete_deployment_schedule(each.id, schedule.id)
+            said.append(f"deployment {name}: a schedule was removed; the config copies no {component}")
 
 
 def _put_pool(client: SyncPrefectClient, name: str, description: str, said: list[str]) -> None:
@@ -134,16 +198,18 @@ def _entrypoints(settings: Settings) -> list[tuple[str, dict[str, Any]]]:
     return [(each["entrypoint"], each) for each in document["deployments"]]
 
 
-def _deployments(client: SyncPrefectClient, settings: Settings) -> dict[str, str]:
-    """Return the service's deployments on the server: FLOW/NAME to entry point."""
+def _deployments(client: SyncPrefectClient, settings: Settings) -> dict[str, DeploymentResponse]:
+    """Return the service's deployments on the server by FLOW/NAME."""
     from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterName
 
     chosen = DeploymentFilter(name=DeploymentFilterName(any_=[settings.service]))
     found = client.read_deployments(deployment_filter=chosen)
-    return {f"{client.read_flow(each.flow_id).name}/{each.name}": each.entrypoint or "" for each in found}
+    return {f"{client.read_flow(each.flow_id).name}/{each.name}": each for each in found}
 
 
-def _prefect_deploy(settings: Settings, config: Path) -> None:
+def _prefect_deploy(file_text: str, settings: Settings, config: Path) -> None:
+    for secret in (PREFECT_API_KEY.value(), PREFECT_API_AUTH_STRING.value()):
+        remember(secret.get_secret_value() if secret else None)
     environment = {
         **os.environ,
         **get_current_settings().to_environment_variables(exclude_unset=True),
@@ -154,14 +220,20 @@ def _prefect_deploy(settings: Settings, config: Path) -> None:
     prefect = Path(sys.executable).with_name("prefect")
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "prefect.yaml"
-        file.write_text(prefect_file(settings), encoding="utf-8")
+        file.write_text(file_text, encoding="utf-8")
         command = [str(prefect), "--no-prompt", "deploy", "--all", "--prefect-file", str(file)]
         done = subprocess.run(command, cwd=CHECKOUT, env=environment, check=False, capture_output=True, text=True)
     if done.returncode:
+        # Rich writes its boxes to stdout, a traceback goes to stderr: what matters may be in either.
         raise UnderstudyError(
-            f"prefect deploy failed: {(done.stderr or done.stdout).strip().splitlines()[-1]}",
-            hint="see that PREFECT_API_URL names a running server",
+            f"prefect deploy ended with exit code {done.returncode}",
+            hint=f"see that PREFECT_API_URL names a running server. {_last_words(done.stdout + done.stderr)}",
         )
+
+
+def _last_words(output: str) -> str:
+    lines = [line.rstrip() for line in output.splitlines() if line.strip()][-_LINES_SHOWN_MAX:]
+    return "\n  ".join(["Its last words:", *lines]) if lines else "It said nothing"
 
 
 def main() -> int:

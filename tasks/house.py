@@ -17,6 +17,7 @@ from tasks.blocks import read_secret_block
 from understudy import secrets
 from understudy.errors import Transient, UnderstudyError
 from understudy.metrics.after import tell_outside
+from understudy.redaction import redact
 from understudy.report import Report
 from understudy.service import open_service
 
@@ -53,7 +54,7 @@ def scheduled_task(run_name: str) -> Callable[[Callable[P, R]], Task[P, R]]:
 
     def decorate(function: Callable[P, R]) -> Task[P, R]:
         return Task(
-            fn=_measured(function),
+            fn=_measured(_without_secrets(function)),
             task_run_name=run_name,
             cache_policy=NO_CACHE,
             persist_result=False,
@@ -63,6 +64,24 @@ def scheduled_task(run_name: str) -> Callable[[Callable[P, R]], Task[P, R]]:
         )
 
     return decorate
+
+
+def _without_secrets(function: Callable[P, R]) -> Callable[P, R]:
+    """Keep a vendor's own error that repeats a secret out of the run's state, where Prefect stores its words."""
+
+    @functools.wraps(function)
+    def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return function(*args, **kwargs)
+        except UnderstudyError:
+            raise
+        except Exception as error:
+            words = f"{type(error).__name__}: {error}"
+            if redact(words) == words:
+                raise
+            raise Transient(words) from None  # retried, as what nobody foresaw is
+
+    return guarded
 
 
 def _measured(function: Callable[P, R]) -> Callable[P, R]:
@@ -106,7 +125,7 @@ def direct_task(run_name: str) -> Callable[[Callable[P, R]], Task[P, R]]:
     """Make a task on the failover's path: tried once, for whoever waits decides what comes next."""
 
     def decorate(function: Callable[P, R]) -> Task[P, R]:
-        return Task(fn=function, task_run_name=run_name, cache_policy=NO_CACHE, persist_result=False)
+        return Task(fn=_without_secrets(function), task_run_name=run_name, cache_policy=NO_CACHE, persist_result=False)
 
     return decorate
 

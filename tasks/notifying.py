@@ -103,7 +103,11 @@ class Announcer:
             self._queue.put(lambda marks, notice=notice: self._tell(marks, notice))  # type: ignore[misc]
 
     def stand(self, standing: dict[str, Notice | None], epoch: int) -> None:
-        """Have told what begins to stand against a failover, and what no longer does; return at once."""
+        """Have told what begins to stand against a failover, and what no longer does; return at once.
+
+        What stood in an earlier epoch is over first: marks are an epoch's, and nobody else would end it.
+        """
+        self._queue.put(lambda marks: self._end_earlier(marks, epoch))
         for what, notice in standing.items():
             known = notice or Notice(self._service.name, epoch, what, "")
             self._queue.put(lambda marks, known=known, on=bool(notice): self._stand(marks, known, on=on))  # type: ignore[misc]
@@ -135,8 +139,20 @@ class Announcer:
         for channel in self._channels:
             if on:
                 self._send(marks, channel, notice)
-            elif marks.over(notice, channel.name):
-                channel.send(self._service.name, notice.key, f"{self._service.name}: over: {notice.what}")
+            else:
+                self._end(marks, channel, notice, "")
+
+    def _end_earlier(self, marks: Marks, epoch: int) -> None:
+        for channel in self._channels:
+            for notice in marks.open_before(self._service.name, epoch, channel.name):
+                self._end(marks, channel, notice, f" (of epoch {notice.epoch}; what stands now is told by itself)")
+
+    def _end(self, marks: Marks, channel: Channel, notice: Notice, more: str) -> None:
+        sentence = f"{notice.service}: over: {notice.what}{more}"
+        try:
+            marks.over(notice, channel.name, lambda: channel.send(notice.service, notice.key, sentence))
+        except UnderstudyError as error:
+            logger.warning("%s", error)
 
     def _send(self, marks: Marks, channel: Channel, notice: Notice) -> None:
         sentence = f"{notice.service}: {notice.sentence}"

@@ -61,6 +61,8 @@ def concluded(work: Callable[[], list[Report]], *, key: str) -> State[Any]:
         "showing the table",
     )
     message = " | ".join(report.sentence for report in reports) or "nothing is configured"
+    if any(report.details.get("action") == "damaged" for report in reports):
+        return Failed(name="Corrupt", message=message)
     if all(report.verdict == "unchanged" for report in reports):
         return Completed(name="Unchanged", message=message)
     if any(report.verdict == "held" for report in reports):

@@ -13,9 +13,11 @@ import os
 import platform
 import sys
 import tarfile
+import tempfile
 import time
 from dataclasses import asdict
 from importlib.metadata import distributions
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from understudy import __version__
@@ -23,7 +25,6 @@ from understudy.errors import UnderstudyError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from understudy.service import Service
 
@@ -62,7 +63,8 @@ def write_bundle(service: Service, config: Path, target: Path) -> list[tuple[str
     Args:
         service: whose stores are asked.
         config: the file that configures it.
-        target: the archive; written beside its name first, so that it is whole when it is there.
+        target: the archive; written beside its name first, so that it is whole when it is there. Nothing else is
+            changed.
 
     Returns:
         (part, error) of each part that could not be read; the error stands in the bundle in its place.
@@ -71,30 +73,39 @@ def write_bundle(service: Service, config: Path, target: Path) -> list[tuple[str
         OSError: the target cannot be written.
     """
     failed = []
-    waiting = target.with_name(f".{target.name}.part")
-    with tarfile.open(waiting, "w:gz") as archive:
-        for name, gather in parts_of(service, config):
-            try:
-                text = gather()
-            except UnderstudyError as error:
-                failed.append((name, str(error)))
-                text = f"could not be read: {error}\n"
-            except Exception as error:  # noqa: BLE001 - one part must not cost the others
-                failed.append((name, type(error).__name__))
-                text = f"could not be read: unexpected {type(error).__name__}\n"
-            data = text.encode()
-            entry = tarfile.TarInfo(f"{target.name.split('.')[0]}/{name}")
-            entry.size, entry.mtime, entry.mode = len(data), int(time.time()), 0o600
-            archive.addfile(entry, io.BytesIO(data))
-    waiting.chmod(0o600)
-    waiting.replace(target)
+    # Unique, and readable by nobody else from its first byte on.
+    descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".part")
+    waiting = Path(name)
+    try:
+        with os.fdopen(descriptor, "wb") as file, tarfile.open(fileobj=file, mode="w:gz") as archive:
+            for part, gather in parts_of(service, config):
+                text, problem = _gathered(gather)
+                if problem:
+                    failed.append((part, problem))
+                data = text.encode()
+                entry = tarfile.TarInfo(f"{target.name.split('.')[0]}/{part}")
+                entry.size, entry.mtime, entry.mode = len(data), int(time.time()), 0o600
+                archive.addfile(entry, io.BytesIO(data))
+        waiting.replace(target)
+    finally:
+        waiting.unlink(missing_ok=True)
     return failed
+
+
+def _gathered(gather: Callable[[], str]) -> tuple[str, str]:
+    """Return a part's text, and why it could not be read or nothing."""
+    try:
+        return gather(), ""
+    except UnderstudyError as error:
+        return f"could not be read: {error}\n", str(error)
+    except Exception as error:  # noqa: BLE001 - one part must not cost the others
+        return f"could not be read: unexpected {type(error).__name__}\n", type(error).__name__
 
 
 def _check(service: Service) -> list[dict[str, Any]]:
     from understudy.check import check_service
 
-    return [asdict(finding) for finding in check_service(service)]
+    return [asdict(finding) for finding in check_service(service, writes=False)]
 
 
 def _register(service: Service) -> dict[str, Any]:
@@ -111,12 +122,23 @@ def _failover(service: Service) -> dict[str, Any]:
 
 
 def _journal(service: Service) -> str:
-    """Return the newest epochs' entries, a line each, as they stand in the vault."""
-    store = service.vault.store
-    keys = [info.key for info in store.list("journal/") if info.key.endswith(".json")]
-    epochs = sorted({key.split("/")[1] for key in keys})[-_EPOCHS:]
-    chosen = [key for key in keys if key.split("/")[1] in epochs][-JOURNAL_ENTRIES_MAX:]
-    return "".join(json.dumps({"key": key, "entry": json.loads(store.get(key))}) + "\n" for key in chosen)
+    """Return the newest epochs' entries, a line each with the copies that hold it, then what could not be read."""
+    from understudy.failover.journal import gather_journals, prefix_of
+    from understudy.service import state_directory
+    from understudy.vault.store import Vault, numbered
+
+    found = gather_journals(
+        {"vault": service.journal_vault, "register": lambda: Vault(service.register.store)},
+        state_directory() / "journal" / service.name,
+        epochs_max=_EPOCHS,
+        entries_max=JOURNAL_ENTRIES_MAX,
+    )
+    lines: list[dict[str, Any]] = [
+        {"key": f"{prefix_of(entry.epoch)}{numbered(entry.n)}.json", "copies": copies, "entry": asdict(entry)}
+        for entry, copies in found.entries
+    ]
+    lines += [{"copy": name, "could not be read": words} for name, words in found.problems]
+    return "".join(json.dumps(line) + "\n" for line in lines)
 
 
 def _vault(service: Service) -> dict[str, Any]:

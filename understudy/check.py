@@ -32,12 +32,15 @@ _FENCE_MARGIN_SECONDS = 2.0
 Place = tuple[str | int, ...]
 
 
-def check_service(service: Service, *, offline: bool = False, seconds: float = TRIAL_SECONDS) -> list[Finding]:
+def check_service(
+    service: Service, *, offline: bool = False, writes: bool = True, seconds: float = TRIAL_SECONDS
+) -> list[Finding]:
     """Return everything that was tried, whether it holds or not; never raises for what it finds.
 
     Args:
         service: whose config it is.
         offline: what the config says by itself, its secrets and its schedules; the network is left alone.
+        writes: try by probes whether what must be written can be; without, nothing is changed anywhere.
         seconds: how long one trial may take; all run side by side.
     """
     settings = service.settings
@@ -45,7 +48,7 @@ def check_service(service: Service, *, offline: bool = False, seconds: float = T
     usual: dict[str, float] | None = {}
     if not offline:
         missing = frozenset(finding.what.removeprefix("secret ") for finding in findings if _is_secret_missing(finding))
-        findings += attempt(settings, trials_of(service), missing=missing, seconds=seconds)
+        findings += attempt(settings, trials_of(service, writes=writes), missing=missing, seconds=seconds)
         usual = _measured(service, seconds) if all(one.ok for one in findings if one.what.startswith("vault ")) else {}
     return [*findings, *check_schedules(settings, usual)]
 

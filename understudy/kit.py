@@ -19,6 +19,7 @@ import hashlib
 import io
 import json
 import platform
+import shlex
 import subprocess
 import sys
 import sysconfig
@@ -32,7 +33,7 @@ from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 from understudy import __version__, opening
-from understudy.errors import Conflict, Corrupt, NotFound, Unreachable, Unsupported
+from understudy.errors import Conflict, Corrupt, NotFound, Refused, Unreachable, Unsupported
 from understudy.objects.parts import pieces
 from understudy.report import Progress, quiet
 
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from understudy.vault.store import Vault
 
 POINTER = "pointers/kit.json"
+_SIGNED_AS = "kit"
 _BLOCK_BYTES = 4 << 20
 _PIP_SECONDS_MAX = 900
 _README = """\
@@ -142,11 +144,14 @@ def build_kit(settings: Settings, config: Path, target: Path, *, progress: Progr
 
 
 def keep_kit(vault: Vault, path: Path, kit: Kit) -> Kit:
-    """Put a kit beside the vault and name it as the newest. Again, it is the same object.
+    """Put a kit beside the vault and name it, signed, as the newest. Again, it is the same object.
 
     Raises:
         Conflict: something else stands in its place; a kit is never written over.
+        InvalidConfig: the key to sign with cannot be had, or there is none and only what is signed is trusted.
     """
+    if vault.signing is not None:
+        vault.signing.ready()
     key = f"kits/understudy-{kit.version}-{kit.sha256[:16]}.tar"
     if not _is_kept(vault, key, kit):
         try:
@@ -156,6 +161,9 @@ def keep_kit(vault: Vault, path: Path, kit: Kit) -> Kit:
             if not _is_kept(vault, key, kit):
                 raise
     kept = {"key": key, "sha256": kit.sha256, "size": kit.size, "at": vault.store.now().isoformat()}
+    signature = vault.signing.attest(_SIGNED_AS, _statement(key, kit.sha256, kit.size)) if vault.signing else None
+    if signature:
+        kept["signature"] = signature
     vault.move_pointer(POINTER, lambda _found: kept)
     return Kit(kit.sha256, kit.size, kit.version, kit.config_sha256, kit.python, kit.platform, key)
 
@@ -180,21 +188,58 @@ def fetch_kit(vault: Vault, target: Path) -> Kit:
 
     Raises:
         NotFound: none is kept there.
-        Corrupt: what came is not what was kept.
+        Corrupt: what came is not what was kept; or, where keys are trusted, none of them signed what is said of it:
+            then nothing was downloaded.
     """
+    key, sha256, size = _kept(vault)
+    digest = hashlib.sha256()
+    with target.open("wb") as file:
+        for start in range(0, size, _BLOCK_BYTES):
+            data = vault.store.get_range(key, start, min(_BLOCK_BYTES, size - start))
+            digest.update(data)
+            file.write(data)
+    if digest.hexdigest() != sha256:
+        raise Corrupt(f"{key} is not the kit that was kept", next_command="understudy kit build")
+    kit = read_kit(target)
+    return Kit(kit.sha256, kit.size, kit.version, kit.config_sha256, kit.python, kit.platform, key)
+
+
+def require_kept(vault: Vault, path: Path, kit: Kit) -> None:
+    """Prove, where keys are trusted, that a file is the kit that the vault's signed pointer names.
+
+    Raises:
+        NotFound: none is kept there.
+        Corrupt: what the vault says of its kit is not signed by a trusted key.
+        Refused: the file is another kit.
+    """
+    if vault.signing is None or not vault.signing.trust:
+        return
+    key, sha256, _ = _kept(vault)
+    if kit.sha256 != sha256:
+        raise Refused(
+            f"{path} is not {key}, the kit that the vault's signature names, so it is not run",
+            hint="take the one beside the vault, or look at this one's digests alone",
+            next_command=f"understudy kit check {shlex.quote(str(path))} --quick",
+        )
+
+
+def _kept(vault: Vault) -> tuple[str, str, int]:
+    """Return key, SHA-256 and size of the newest kit, as signed where keys are trusted. Raises NotFound, Corrupt."""
     found = vault.pointer(POINTER)
     if not found:
         raise NotFound("no kit is kept beside the vault", next_command="understudy kit build")
-    digest = hashlib.sha256()
-    with target.open("wb") as file:
-        for start in range(0, int(found["size"]), _BLOCK_BYTES):
-            data = vault.store.get_range(found["key"], start, min(_BLOCK_BYTES, int(found["size"]) - start))
-            digest.update(data)
-            file.write(data)
-    if digest.hexdigest() != found["sha256"]:
-        raise Corrupt(f"{found['key']} is not the kit that was kept", next_command="understudy kit build")
-    kit = read_kit(target)
-    return Kit(kit.sha256, kit.size, kit.version, kit.config_sha256, kit.python, kit.platform, str(found["key"]))
+    try:
+        key, sha256, size = str(found["key"]), str(found["sha256"]), int(found["size"])
+        signature = found.get("signature")
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise Corrupt(f"{POINTER} in {vault.url} names no kit", next_command="understudy kit build") from error
+    if vault.signing is not None:
+        vault.signing.require_attested(POINTER, _SIGNED_AS, _statement(key, sha256, size), signature)
+    return key, sha256, size
+
+
+def _statement(key: str, sha256: str, size: int) -> str:
+    return f"{key}\n{sha256}\n{size}\n"
 
 
 def read_kit(path: Path) -> Kit:

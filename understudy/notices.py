@@ -29,6 +29,7 @@ logger = logging.getLogger("understudy.notices")
 
 #: Whoever took a notice and did not say within this that it was told has died: another may tell it.
 _TELLING = timedelta(seconds=60)
+_TOLD = "pointers/told/"
 #: Gates that another notice speaks of: a late copy is a missed target, a claimed register a failover.
 _SPOKEN_OF = ("rpo ", "register")
 
@@ -114,6 +115,11 @@ def of_standing(status: Status, plan: Plan | None) -> dict[str, Notice | None]:
     }
 
 
+def _stands(what: str) -> bool:
+    """Whether a notice is one of ``of_standing``, which ends, and not of something that happened."""
+    return what == "unprotected" or what.startswith(("target-", "gate-"))
+
+
 def _of_row(row: Row) -> str:
     if row.verdict == "MISSED" and row.rpo_seconds is not None and row.rpo_target_seconds is not None:
         lag, target = human_seconds(row.rpo_seconds), human_seconds(row.rpo_target_seconds)
@@ -153,7 +159,7 @@ class Marks:
         if key in self._here:
             return False
         try:
-            mine = self._take(key)
+            mine = self._take(key, "telling", lambda state: state != "told")
         except UnderstudyError as error:
             logger.warning("no mark can be kept that %s was told: %s", notice.key, error.message)
             mine = True
@@ -168,30 +174,46 @@ class Marks:
         self._keep(key, "told")
         return True
 
-    def over(self, notice: Notice, channel: str) -> bool:
-        """Note that what a standing notice said holds no more, and return whether it had been told."""
-        was: list[bool] = []
+    def over(self, notice: Notice, channel: str, send: Callable[[], None]) -> bool:
+        """Say that what a standing notice said holds no more, if it was told there. Returns whether it was sent now.
 
-        def end(found: Any) -> Any:  # noqa: ANN401 - a pointer's value
-            was[:] = [bool(found) and found["state"] == "told"]
-            return {"state": "over", "at": self._now()} if was[0] else found
-
+        Raises what ``send`` raises; then its end is not told, and the next run tries again.
+        """
         key = _mark(notice, channel)
         if self._beside.pointer(key) is None:
             return False  # the usual case writes nothing
-        self._beside.move_pointer(key, end)
+        if not self._take(key, "ending", lambda state: state in ("told", "ending")):
+            return False
+        try:
+            send()
+        except Exception:
+            self._keep(key, "told")
+            raise
         self._here.discard(key)
-        return was[0]
+        self._keep(key, "over")
+        return True
 
-    def _take(self, key: str) -> bool:
+    def open_before(self, service: str, epoch: int, channel: str) -> list[Notice]:
+        """Return what was told to a channel as standing in an earlier epoch, and never as over; without sentences."""
+        found = []
+        for info in self._beside.store.list(_TOLD):
+            at, what, to = info.key.removeprefix(_TOLD).split("/")
+            if int(at) < epoch and _stands(what) and to == f"{_slug(channel)}.json":
+                mark = self._beside.pointer(info.key)
+                if mark is not None and mark["state"] in ("told", "ending"):
+                    found.append(Notice(service, int(at), what, ""))
+        return found
+
+    def _take(self, key: str, doing: str, ready: Callable[[str], bool]) -> bool:
+        """Mark what is being done, unless another is at it or there is nothing to do; True when it is ours to do."""
         mine: list[bool] = []
         now = datetime.fromisoformat(self._now())
 
         def take(found: Any) -> Any:  # noqa: ANN401 - a pointer's value
             state = found["state"] if found else ""
-            busy = state == "telling" and now - datetime.fromisoformat(found["at"]) < _TELLING
-            mine[:] = [not busy and state != "told"]
-            return {"state": "telling", "at": now.isoformat()} if mine[0] else found
+            busy = state in ("telling", "ending") and now - datetime.fromisoformat(found["at"]) < _TELLING
+            mine[:] = [not busy and ready(state)]
+            return {"state": doing, "at": now.isoformat()} if mine[0] else found
 
         self._beside.move_pointer(key, take)
         return mine[0]
@@ -207,4 +229,4 @@ class Marks:
 
 
 def _mark(notice: Notice, channel: str) -> str:
-    return f"pointers/told/{notice.epoch}/{notice.what}/{_slug(channel)}.json"
+    return f"{_TOLD}{notice.epoch}/{notice.what}/{_slug(channel)}.json"

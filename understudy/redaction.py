@@ -1,15 +1,20 @@
-"""The last net under secrets: what was resolved in this process is cut out of every error's words.
+"""The last net under secrets: what was resolved in this process is cut out of errors, log lines and the journal.
 
 Adapters keep secrets out of their errors at the border. Yet a vendor's sentence may repeat what it was sent, and a
-server may echo a header; so an error's words pass here before anybody sees, logs or stores them.
+server may echo a header; so words pass here before anybody sees, logs or stores them.
 """
 
 from __future__ import annotations
 
 import base64
 import json
+import logging
 import threading
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, quote_plus
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 #: A shorter secret would be found inside of ordinary words.
 LENGTH_MIN = 8
@@ -20,10 +25,11 @@ _known: dict[str, tuple[str, ...]] = {}
 
 
 def remember(secret: str | None) -> None:
-    """Cut this text out of every error from now on, also where it is written in base64 or in a URL."""
+    """Cut this text out of errors and log lines from now on, also where it is written in base64 or in a URL."""
     text = (secret or "").strip()
     if len(text) < LENGTH_MIN or text in _known:
         return
+    watch_logs()
     with _lock:
         _known[text] = tuple(sorted(forms_of(text), key=len, reverse=True))
 
@@ -47,3 +53,56 @@ def redact(words: str) -> str:
             if form in words:
                 words = words.replace(form, _SHOWN)
     return words
+
+
+def redact_values(value: Any) -> Any:  # noqa: ANN401 - any JSON value
+    """Return a JSON value whose strings are redacted, however deep they stand. Keys and numbers stay as they are."""
+    if isinstance(value, str):
+        return redact(value)
+    if isinstance(value, dict):
+        return {key: redact_values(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [redact_values(each) for each in value]
+    if isinstance(value, tuple):
+        return tuple(redact_values(each) for each in value)
+    return value
+
+
+# ---------------------------------------------------------------------- log lines
+
+_plain = logging.Formatter()
+
+
+def watch_logs() -> None:
+    """Have every log line of this process redacted, its traceback too; doing it again changes nothing.
+
+    Where records are made, and not by a filter: a logger's filter is not asked about what its children log, and a
+    handler's would leave out those of Prefect's run page, of whoever embeds this, and what an SDK logs by itself.
+    """
+    make = logging.getLogRecordFactory()
+    if not isinstance(make, _Redacting):
+        logging.setLogRecordFactory(_Redacting(make))
+
+
+class _Redacting:
+    """Makes log records as the factory before it does, without secrets."""
+
+    def __init__(self, make: Callable[..., logging.LogRecord]) -> None:
+        self._make = make
+
+    def __call__(self, *args: Any, **kwargs: Any) -> logging.LogRecord:  # noqa: ANN401 - as logging calls it
+        record = self._make(*args, **kwargs)
+        try:
+            message = record.getMessage()
+        except Exception:  # noqa: BLE001 - words and arguments that do not fit: the handler says so, as without us
+            message = record.msg if isinstance(record.msg, str) else ""
+        if (shown := redact(message)) != message:
+            record.msg, record.args = shown, None
+        if record.exc_info and record.exc_info[0] is not None:
+            text = _plain.formatException(record.exc_info)
+            if (shown := redact(text)) != text:
+                # Handlers print the text; without the exception none can print it anew.
+                record.exc_text, record.exc_info = shown, None
+        if record.stack_info:
+            record.stack_info = redact(record.stack_info)
+        return record

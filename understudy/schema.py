@@ -145,10 +145,24 @@ def _component(definitions: dict[str, Any], name: str) -> str:
         _name_vendors(pair["properties"], "home", noun)
         _name_vendors(pair["properties"], "away", noun)
         _name_vendors(pair["properties"], "offline", "objects")
+    if name == "feature_store" and not _keep_both("features", "objects"):
+        pair["required"].append("offline")
+        pair["properties"]["offline"] = _given(pair["properties"]["offline"])
     definitions[f"{title}Pair"] = pair
     whole["properties"]["pairs"]["items"] = {"$ref": f"#/$defs/{title}Pair"}
     definitions[title] = whole
     return title
+
+
+def _keep_both(one: Noun, other: Noun) -> bool:
+    """Whether some scheme keeps both nouns."""
+    known = {*((vendor.noun, vendor.scheme) for vendor in VENDORS), *third_parties()}
+    return any((other, scheme) in known for noun, scheme in known if noun == one)
+
+
+def _given(described: dict[str, Any]) -> dict[str, Any]:
+    """Return a setting that may be null as one that must be given."""
+    return {**described["anyOf"][0], "description": described["description"]}
 
 
 def text() -> str:
@@ -188,6 +202,9 @@ def _of_any_component(definitions: dict[str, Any]) -> dict[str, Any]:
     pair = definitions["FeatureStorePair"]["properties"]
     for name in ("home", "away"):
         pair[name]["examples"] = [vendor.form for vendor in VENDORS if vendor.noun in PAIR_NOUNS.values()]
+    pair["offline"]["default"] = None
+    required = definitions["FeatureStorePair"]["required"]
+    definitions["FeatureStorePair"]["required"] = [name for name in required if name != "offline"]
     whole: dict[str, Any] = definitions["FeatureStore"]
     return whole
 

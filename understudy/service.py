@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from understudy import opening
-from understudy.errors import Conflict, Corrupt, NotFound, NotReady, Refused, Transient
+from understudy.errors import Conflict, Corrupt, NotFound, NotReady, Refused, Transient, Unsupported
 from understudy.failover.guard import GuardedStore, read_register, read_unheld
 from understudy.report import Progress, Report, quiet
 from understudy.settings import Pair, Settings, SiteRole, load_settings, other, split_url
@@ -172,9 +172,16 @@ class Service:
         source = self.models(pair, role)
         watermark = source.now()
         reports = push(source, vault, model=model, accept_change=accept_change, progress=progress)
+        damaged = [report for report in reports if report.details.get("action") == "damaged"]
         if model is None and all(report.verdict != "held" for report in reports):
             _move_watermark(vault, "training", pair, watermark)
-        pinned = self._compose(vault)
+        try:
+            pinned = self._compose(vault)
+        except (Corrupt, Unsupported) as damage:
+            if not damaged:
+                raise
+            logger.warning("no new set of %s: %s", self.name, damage.message)
+            pinned = None
         return [self._as_served(report, pinned) for report in reports]
 
     def hydrate(
@@ -189,10 +196,16 @@ class Service:
     ) -> list[Report]:
         """Bring a site's serving bucket to the model that a set pins (role None: the standby; set None: the newest).
 
+        Without a name, a model that is damaged is left as it is, and reported as ``held`` with the ``action``
+        ``damaged``; the others are brought up to date.
+
         Raises:
             Refused: no role was named, and a commander holds the epoch.
+            Corrupt, NotFound, Unsupported: the model that was named is damaged, or not in the vault.
         """
+        from understudy.artifacts.catalog import DAMAGE
         from understudy.artifacts.hydrate import hydrate
+        from understudy.artifacts.replicate import damaged_report
 
         site = self._work_at(role)
         target = self._written(self.models(pair, site))
@@ -201,11 +214,16 @@ class Service:
         reports = []
         for name in names:
             version, revision = (pinned.version, pinned.revision) if pinned and pinned.name == name else (None, None)
-            reports.append(
-                hydrate(
+            try:
+                report = hydrate(
                     self.vault, target, model=name, version=version, revision=revision, full=full, progress=progress
                 )
-            )
+            except DAMAGE as damage:
+                if model:
+                    raise
+                report = damaged_report(name, damage)
+                logger.info(report.sentence)
+            reports.append(report)
         self._record_work(site, pair, reports)
         return reports
 
@@ -293,42 +311,61 @@ class Service:
         self._record_work(site, pair, [report])
         return report
 
-    def preview_index(self, pair: Pair, *, role: SiteRole | None = None, set_sequence: int | None = None) -> Report:
-        """Say what ``rebuild_index`` would do; nothing is changed."""
+    def preview_index(
+        self, pair: Pair, *, role: SiteRole | None = None, set_sequence: int | None = None, full: bool = False
+    ) -> Report:
+        """Say what ``rebuild_index`` would do; nothing is changed. Raises Refused where that is sure to be."""
         from understudy.vectors.rebuild import preview
 
         sequence = self._pinned_sequence(pair, set_sequence)
-        target = self.index(pair, role or self.standby())
-        return preview(self.vault, target, index=pair.name, sequence=sequence)
+        target = self.index(pair, self._work_at(role))
+        return preview(
+            self.vault,
+            target,
+            index=pair.name,
+            sequence=sequence,
+            deletes_max=self.settings.limits.deletes_max,
+            full=full,
+        )
 
-    def preview_features(self, pair: Pair, *, role: SiteRole | None = None, as_of: datetime | None = None) -> Report:
-        """Say what ``rebuild_features`` would do; nothing is changed."""
+    def preview_features(
+        self, pair: Pair, *, role: SiteRole | None = None, as_of: datetime | None = None, full: bool = False
+    ) -> Report:
+        """Say what ``rebuild_features`` would do; nothing is changed. Raises Refused while a commander holds."""
         from understudy.features.rebuild import preview
 
-        return preview(self.vault, self.online(pair, role or self.standby()), view=pair.name, as_of=as_of)
+        return preview(
+            self.vault,
+            self.online(pair, self._work_at(role)),
+            view=pair.name,
+            as_of=as_of,
+            deletes_max=self.settings.limits.deletes_max,
+            full=full,
+        )
 
     # ------------------------------------------------------------------ what a failover runs
 
     def catch_up_models(self, pair: Pair, *, role: SiteRole, set_sequence: int) -> list[Report]:
-        """Hydrate a site to a set, then read back what it serves: no traffic before that is proven.
+        """Hydrate a site to a set's model, then read back what it serves: no traffic before that is proven.
+
+        Other models in the vault are left to the schedules: what is wrong with them must not stop a failover.
 
         Raises:
             Corrupt: what is served differs from the vault's, and making it again from the vault did not help.
             Conflict: another run made the site serve something else meanwhile.
         """
         pinned = self._set(set_sequence).model
-        reports = self.hydrate(pair, role=role, set_sequence=set_sequence)
+        reports = self.hydrate(pair, role=role, model=pinned.name, set_sequence=set_sequence)
         try:
-            read_back = self.verify_models(pair, role=role)
+            read_back = self.verify_models(pair, role=role, model=pinned.name)
         except Corrupt as damage:
             logger.warning("%s; it is hydrated whole", damage.message)
-            reports = self.hydrate(pair, role=role, set_sequence=set_sequence, full=True)
-            read_back = self.verify_models(pair, role=role)
+            reports = self.hydrate(pair, role=role, model=pinned.name, set_sequence=set_sequence, full=True)
+            read_back = self.verify_models(pair, role=role, model=pinned.name)
         for report in read_back:
-            if report.name == pinned.name:
-                found = report.version, report.details.get("revision"), report.details.get("digest")
-                if found != (pinned.version, pinned.revision, pinned.digest):
-                    raise _not_of_set(report, set_sequence, pinned.version)
+            found = report.version, report.details.get("revision"), report.details.get("digest")
+            if found != (pinned.version, pinned.revision, pinned.digest):
+                raise _not_of_set(report, set_sequence, pinned.version)
         return [*reports, *read_back]
 
     def catch_up_index(self, pair: Pair, *, role: SiteRole, set_sequence: int) -> list[Report]:
@@ -369,13 +406,14 @@ class Service:
 
     # ------------------------------------------------------------------ what is read back
 
-    def verify_models(self, pair: Pair, *, role: SiteRole | None = None) -> list[Report]:
-        """Read a site's served models back and compare each file's SHA-256. Raises Corrupt."""
+    def verify_models(self, pair: Pair, *, role: SiteRole | None = None, model: str | None = None) -> list[Report]:
+        """Read a site's served models back, or the one named, and compare each file's SHA-256. Raises Corrupt."""
         from understudy.artifacts.hydrate import verify_hydrated
 
         site = role or self.standby()
         target = self.models(pair, site)
-        reports = [verify_hydrated(self.vault, target, model=name) for name in self._models_in_vault()]
+        names = [model] if model else self._models_in_vault()
+        reports = [verify_hydrated(self.vault, target, model=name) for name in names]
         self._record_proof(site, pair, reports)
         return reports
 
@@ -540,7 +578,9 @@ class Service:
         return pinned.index.sequence if pinned and pinned.index and pinned.index.name == pair.name else None
 
     def _models_in_vault(self) -> list[str]:
-        return sorted({info.key.split("/")[1] for info in self.vault.store.list("artifacts/")})
+        from understudy.artifacts.catalog import revisions
+
+        return sorted({name for name, _ in revisions(self.vault)})
 
     def _predicted(self, standby: SiteRole) -> dict[str, float]:
         """Return the seconds that the newest plan toward a site predicts, by component; empty without a fresh one."""

@@ -303,7 +303,9 @@ class Pair(_Strict):
     home: Url = Field(description="where it is at the home site")
     away: Url = Field(description="where it is at the away site")
     every: Every = Field(description="how often it is copied: a period, or times of day in UTC")
-    offline: Url | None = Field(default=None, description="features: the offline store at the home site")
+    offline: Url | None = Field(
+        default=None, description="features, which must have it: the offline store at the home site"
+    )
     password: Reference | None = Field(default=None, description="of the databases at both sites")
 
 
@@ -532,7 +534,7 @@ def load_settings(path: str | os.PathLike[str] | None = None) -> Settings:
         mark = getattr(error, "problem_mark", None)
         words = f"is not YAML: {getattr(error, 'problem', None) or type(error).__name__}"
         raise InvalidSettings([Problem(str(chosen), mark.line + 1 if mark else 0, "", words)]) from error
-    strange = [source.problem(place, words) for place, words in _wrong_urls(document)]
+    strange = [source.problem(place, words) for place, words in (*_wrong_urls(document), *_without_offline(document))]
     try:
         settings = Settings.model_validate(document)
     except ValidationError as error:
@@ -567,6 +569,19 @@ def _wrong_urls(document: Any) -> Iterator[tuple[tuple[str | int, ...], str]]:  
     for place, noun, url in adapter_urls(document):
         if words := wrong_url(noun, url):
             yield place, words
+
+
+def _without_offline(document: Any) -> Iterator[tuple[tuple[str | int, ...], str]]:  # noqa: ANN401 - any YAML
+    """Yield (place, what is wrong) of every feature pair that names no offline store, nor is one at home itself."""
+    from understudy.opening import forms
+    from understudy.urls import wrong_url
+
+    pairs = _inside(document, "components", "feature_store", "pairs")
+    for number, pair in enumerate(pairs if isinstance(pairs, list) else []):
+        home = _inside(pair, "home")
+        if _inside(pair, "offline") is None and isinstance(home, str) and wrong_url("objects", home):
+            words = f"is missing; write where the service keeps its features: {forms('objects')}"
+            yield ("components", "feature_store", "pairs", number, "offline"), words
 
 
 def adapter_urls(document: Any) -> Iterator[tuple[tuple[str | int, ...], Noun, str]]:  # noqa: ANN401 - any YAML

@@ -77,17 +77,23 @@ class Trial:
     needs: tuple[str | None, ...] = ()
 
 
-def trials_of(service: Service) -> list[Trial]:
-    """Return what there is to try of a config; nothing is opened yet."""
+def trials_of(service: Service, *, writes: bool = True) -> list[Trial]:
+    """Return what there is to try of a config; nothing is opened yet. Without ``writes`` no probe is written."""
     settings = service.settings
     away = settings.sites.away.credentials
     trials = [
-        Trial(f"vault {settings.vault.url}", ("vault", "url"), lambda: service.vault, try_vault, (away,)),
+        Trial(
+            f"vault {settings.vault.url}",
+            ("vault", "url"),
+            lambda: service.vault,
+            try_vault if writes else read_vault,
+            (away,),
+        ),
         Trial(
             f"register {settings.register_.url}",
             ("register", "url"),
             lambda: service.register,
-            partial(try_register, service=settings.service),
+            partial(try_register, service=settings.service, writes=writes),
             (settings.register_.credentials,),
         ),
         Trial(
@@ -110,19 +116,21 @@ def trials_of(service: Service) -> list[Trial]:
     for name, component in settings.components.items():
         for number, pair in enumerate(component.pairs):
             for role in _ROLES:
-                trials += _trials_of_pair(service, name, number, pair, role)
+                trials += _trials_of_pair(service, name, number, pair, role, writes=writes)
     return [*trials, *_trials_of_metrics(settings)]
 
 
 _ROLES: tuple[SiteRole, ...] = ("home", "away")
 
 
-def _trials_of_pair(service: Service, component: ComponentName, number: int, pair: Pair, role: SiteRole) -> list[Trial]:
+def _trials_of_pair(
+    service: Service, component: ComponentName, number: int, pair: Pair, role: SiteRole, *, writes: bool
+) -> list[Trial]:
     url = pair.home if role == "home" else pair.away
     place = ("components", component, "pairs", number, role)
     needs = (service.settings.site(role).credentials, pair.password)
     if component == "training":
-        ask = try_source if role == "home" else try_serving
+        ask = try_serving if role == "away" and writes else try_source
         return [Trial(f"models {url}", place, lambda: service.models(pair, role), ask, needs[:1])]
     if component == "vector_index":
         index = partial(_try_index, role)
@@ -221,7 +229,7 @@ def _one_line(words: str) -> str:
 
 def try_vault(vault: Vault) -> str:
     """Create once, read back, be refused a second time, move a pointer. Raises UnderstudyError."""
-    store = vault.store
+    store = vault.bare
     _create_once(store, PROBE_KEY)
     _compare_and_set(store, POINTER_PROBE_KEY)
     notes = ["created and read; removing was not tried, for it is not needed"]
@@ -229,16 +237,24 @@ def try_vault(vault: Vault) -> str:
     return "; ".join(notes)
 
 
-def try_register(register: Register, *, service: str) -> str:
+def read_vault(vault: Vault) -> str:
+    """Open it, list it and read its first object; nothing is written. Raises UnderstudyError."""
+    return try_source(vault.store)
+
+
+def try_register(register: Register, *, service: str, writes: bool = True) -> str:
     """Read it and prove that the store honours compare-and-set, on an object beside it. Raises UnderstudyError."""
     try:
         state = register.read()
     except NotFound:
-        _compare_and_set(register.store, REGISTER_PROBE_KEY)  # whoever initialises it needs that
+        if writes:
+            _compare_and_set(register.store, REGISTER_PROBE_KEY)  # whoever initialises it needs that
         raise
     if state.service != service:
         message = f"this is the register of {state.service!r}"
         raise InvalidConfig(message, hint=f"give {service} a prefix of its own")
+    if not writes:
+        return f"epoch {state.epoch}; read; writing was not tried"
     try:
         _compare_and_set(register.store, REGISTER_PROBE_KEY)
     except Denied:  # whoever replicates only reads it

@@ -39,6 +39,7 @@ module "aws_identities" {
 
   folder             = "${var.policies}/aws"
   trusted_principals = var.aws_trusted_principals
+  oidc               = var.aws_oidc
 }
 
 module "gcp_identities" {

@@ -47,9 +47,18 @@ variable "gcs_buckets" {
 }
 
 variable "aws_trusted_principals" {
-  description = "Who may take which role in AWS: ARNs by identity, such as the workers' own roles. An identity that is missing gets no role."
+  description = "Who may take which role in AWS: ARNs by identity, such as the workers' own roles. An identity that is missing here and in aws_oidc gets no role."
   type        = map(list(string))
   default     = {}
+}
+
+variable "aws_oidc" {
+  description = "For IRSA: the ARN of the cluster's OIDC provider, and by identity the subjects that may take the role, such as system:serviceaccount:understudy:understudy-copies. null is none."
+  type = object({
+    provider_arn = string
+    subjects     = map(list(string))
+  })
+  default = null
 }
 
 variable "gcp_workload_members" {

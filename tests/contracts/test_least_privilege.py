@@ -248,6 +248,33 @@ def test_the_replicator_is_refused_nothing_and_uses_all_it_is_granted(make_place
     assert granted(gate.policies) - {"s3:AbortMultipartUpload"} == gate.actions()
 
 
+def test_copies_are_refused_nothing_where_the_replicator_alone_or_the_hydrator_alone_would_be(
+    make_place, vault_scheme, monkeypatch
+):
+    place = make_place(vault_scheme)
+    models = place.settings.pair("training")
+    gate = Gate(place.policies("copies"))
+    service = open_as(place, gate, monkeypatch)
+    for changed in (True, False):
+        assert [changed] * 3 == ["changed" == verdict for verdict in replicate(service)]
+        assert [changed] * 3 == ["changed" == verdict for verdict in fill(service)[:3]]
+    assert [] == gate.refused
+    with gate.aside():
+        place.change()
+
+    def refusals(identity: str) -> tuple[bool, bool]:
+        gate.policies = place.policies(identity)
+        alone = Service(place.settings)
+        return is_refused(lambda: alone.push_artifacts(models)), is_refused(lambda: alone.hydrate(models))
+
+    assert (False, True) == refusals("replicator")
+    with gate.aside():
+        place.put_model("3")
+    assert (True, False) == refusals("hydrator")
+    gate.policies = place.policies("copies")
+    assert is_refused(lambda: Service(place.settings).register.claim(1, who="x", host="y", plan="p", target="away"))
+
+
 @pytest.mark.parametrize(
     ("vault_scheme", "below"),
     [
@@ -501,7 +528,8 @@ def test_a_whole_failover_is_refused_nothing_and_uses_all_it_is_granted(  # noqa
     outcome = run_plan(load_plan(service.register.store, plan.id), world, who="ana", acceptances=unfenced)
     marks, told = Marks(Vault(service.register.store)), Notice("recommender", 2, "finished", "done")
     assert [True, False] == [marks.once(told, "slack", lambda: None) for _ in range(2)]
-    assert marks.over(told, "slack")
+    assert [] == marks.open_before("recommender", 3, "slack")
+    assert marks.over(told, "slack", lambda: None)
     assert (2, "standby", True) == (outcome.epoch, outcome.target, outcome.journal_complete)
     assert {"home": 0, "away": 100} == {role: way.share for role, way in traffic.read().ways.items()}
     assert "away" == service.register.read().active
@@ -614,7 +642,7 @@ def test_the_gate_sees_every_kind_of_request_that_it_does_not_know(make_place, m
     gate = Gate(place.policies("replicator"))
     service = open_as(place, gate, monkeypatch)
     replicate(service)
-    client = service.vault.store._client
+    client = service.vault.bare._client
     blob = client.bucket("anything").blob("a")
     with pytest.raises(Exception, match="403"):
         blob.rewrite(client.bucket("other").blob("b"), retry=None)

@@ -392,6 +392,19 @@ def test_of_many_streams_at_once_exactly_one_wins(store: ObjectStore) -> None:
     assert ["contested"] == [info.key for info in store.list()]
 
 
+def test_a_stream_that_another_overtakes_conflicts_even_when_the_bytes_are_equal(store: ObjectStore) -> None:
+    theirs = []
+
+    def parts() -> Iterator[bytes]:
+        yield BIG[:-1]
+        theirs.append(store.put("overtaken", BIG))
+        yield BIG[-1:]
+
+    with pytest.raises(Conflict):
+        store.create_stream("overtaken", parts(), len(BIG))
+    assert [info.token for info in theirs] == [store.head("overtaken").token]
+
+
 @pytest.mark.parametrize("size", [6, len(BIG)], ids=["small", "big"])
 def test_a_stream_to_create_whose_source_fails_or_is_of_another_size_leaves_nothing_visible(
     store: ObjectStore, size: int

@@ -197,9 +197,11 @@ def test_defaults_and_expressions_of_every_kind_are_made_again(source, target, v
     source.execute(f"INSERT INTO {TABLE} DEFAULT VALUES")
     carry(source, target, vault)
     assert texts(source) == texts(target)
-    listing = f"SELECT indexdef FROM pg_indexes WHERE tablename = '{TABLE}' ORDER BY 1"
+    # A list of varchars is told in other words when it was made from its own; see ``settled``.
+    listing = f"SELECT indexdef FROM pg_indexes WHERE tablename = '{TABLE}' AND indexdef !~ 'DISTINCT FROM' ORDER BY 1"
     assert source.execute(listing) == target.execute(listing)
-    assert 13 == len(source.execute(listing))
+    assert source.store.describe().schema.definition() == target.store.describe().schema.definition()
+    assert 12 == len(source.execute(listing))
     defaults = (
         "SELECT column_name, data_type, column_default FROM information_schema.columns "
         f"WHERE table_name = '{TABLE}' ORDER BY ordinal_position"
@@ -237,11 +239,14 @@ def test_what_somebody_else_wrote_into_a_manifest_is_never_run(source, target, v
     source.create(make_rows(20))
     target.create(make_rows(3))
     target.execute("CREATE TABLE canary AS SELECT 'alive' AS state")
-    # It ends the canary's life when an index or a default calls it.
-    target.execute(
-        "CREATE FUNCTION spring(int) RETURNS int LANGUAGE plpgsql IMMUTABLE AS "
-        "$$ BEGIN UPDATE canary SET state = 'dead'; RETURN $1; END $$"
-    )
+    # They end the canary's life when an index is made of them; what is immutable may call what is not.
+    for name, kind, body in (
+        ("snap", "VOLATILE", "UPDATE public.canary SET state = 'dead'"),
+        ("spring", "IMMUTABLE", "PERFORM public.snap($1)"),
+    ):
+        target.execute(
+            f"CREATE FUNCTION {name}(int) RETURNS int LANGUAGE plpgsql {kind} AS $$ BEGIN {body}; RETURN $1; END $$"
+        )
     export(source.store, vault, index=INDEX)
     state = manifest.newest(vault, INDEX)
     schema = changed(state.schema, **change)

@@ -317,6 +317,36 @@ def test_a_missing_bucket_is_corrupt(source, target, vault):
         rebuild(vault, target.store, index=INDEX)
 
 
+class MeasuredStore(MemoryStore):
+    """Remembers the most that it handed out of a bucket at once."""
+
+    most = 0
+
+    def get(self, key, *, version=None):
+        return self._measured(key, super().get(key, version=version))
+
+    def get_range(self, key, start, length, *, version=None):
+        return self._measured(key, super().get_range(key, start, length, version=version))
+
+    def _measured(self, key, data):
+        self.most = max(self.most, len(data) if key.endswith(".parquet") else 0)
+        return data
+
+
+@pytest.mark.parametrize("size", [5_000_000, 10], ids=["huge", "short"])
+def test_of_an_object_in_the_place_of_a_bucket_no_more_is_read_than_was_written(source, target, size):
+    store = MeasuredStore("vault")
+    vault = open_vault(store)
+    source.create(make_rows(100))
+    export(source.store, vault, index=INDEX)
+    part = manifest.newest(vault, INDEX).parts[0]
+    store.put(manifest.data_key(INDEX, part.digest), b"x" * size)
+    store.most = 0
+    with pytest.raises(Corrupt, match="SHA-256"):
+        rebuild(vault, target.store, index=INDEX)
+    assert store.most <= max(part.size for part in manifest.newest(vault, INDEX).parts)
+
+
 def test_verify_finds_a_row_that_was_changed_at_the_target(source, target, vault):
     rows = make_rows(50)
     source.create(rows)

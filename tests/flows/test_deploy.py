@@ -103,3 +103,66 @@ def test_deploying_twice_is_deploying_once_and_a_change_is_made_in_place(config,
         put_automations(client, settings, deployments.automations.automations(settings, list(blocks.values())), said)
         assert ["missed target", "nothing starts"] == sorted(line.split("'")[1].partition(": ")[2] for line in said)
         client.delete_automation(second)
+
+
+def schedules(config):
+    """Return the service's schedules on the server: {flow: [(id of the deployment, schedule)]}."""
+    service = load_settings(config).service
+    with get_client(sync_client=True) as client:
+        found = [each for each in client.read_deployments() if each.name == service]
+        return {
+            (each.entrypoint or "").rpartition(".")[2]: [(each.id, schedule) for schedule in each.schedules]
+            for each in found
+        }
+
+
+def switch(found, *, active):
+    with get_client(sync_client=True) as client:
+        for deployment, schedule in found:
+            client.update_deployment_schedule(deployment, schedule.id, active=active)
+
+
+def actives(config):
+    return {flow: {each.active for _, each in found} for flow, found in schedules(config).items()}
+
+
+def test_a_paused_schedule_stays_paused_and_that_of_a_component_that_left_is_removed(tmp_path, monkeypatch):
+    (tmp_path / "hook").write_text(SECRET + "\n", encoding="utf-8")
+    monkeypatch.setenv("UNDERSTUDY_CUSTOM_WEBHOOK_PAUSED", f"file:{tmp_path}/hook")
+    path = tmp_path / "understudy.yaml"
+
+    def written(**changes):
+        document = example(service="paused", notify=["block:custom-webhook/paused"], **changes)
+        path.write_text(yaml.safe_dump(document), encoding="utf-8")
+        return path
+
+    deploy(written())
+    assert SECRET == Block.load("custom-webhook/paused").secrets.get_secret_value()["url"]
+    before = actives(path)
+    assert {"replicate_artifacts", "replicate_vectors", "replicate_offline", "rebuild_features", "plan_failover"} == {
+        flow for flow, found in before.items() if found == {True}
+    }
+    switch(schedules(path)["replicate_vectors"] + schedules(path)["plan_failover"], active=False)
+    said = deploy(path)
+    expected = before | {"replicate_vectors": {False}, "plan_failover": {False}}
+    assert expected == actives(path)
+    resume = [line.rpartition("prefect deployment schedule resume ")[2].split() for line in said]
+    assert {"replicate-vectors/paused", "plan-failover/paused"} == {name for name, _ in resume}
+    there = {str(each.id) for found in schedules(path).values() for _, each in found if not each.active}
+    assert there == {schedule for _, schedule in resume}, "the command that is printed names no schedule of now"
+
+    deploy(written(**{"components.vector_index.pairs.0.every": "17m"}))
+    ((_, now),) = schedules(path)["replicate_vectors"]
+    assert (17 * 60, False) == (now.schedule.interval.total_seconds(), now.active), "another period switched it on"
+    switch(schedules(path)["replicate_vectors"], active=True)
+    assert "replicate-vectors" not in "".join(deploy(path))
+    assert expected | {"replicate_vectors": {True}} == actives(path)
+
+    document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    del document["components"]["vector_index"]
+    path.write_text(yaml.safe_dump(document), encoding="utf-8")
+    gone = "deployment replicate-vectors/paused: a schedule was removed; the config copies no vector_index"
+    assert gone in deploy(path)
+    assert [] == schedules(path)["replicate_vectors"]
+    assert {True} == actives(path)["replicate_artifacts"]
+    assert gone not in deploy(path)

@@ -74,6 +74,20 @@ def test_a_copy_completes_and_a_second_one_ends_unchanged_with_the_reason(config
     assert {"unchanged"} == {row["verdict"] for row in json.loads(table.data)}
 
 
+def test_a_copy_that_left_a_damaged_model_ends_as_corrupt_after_the_others_were_done(config, tmp_path):
+    manifest = tmp_path / "vault" / "artifacts" / "aaa" / "1" / "00000001.json"
+    replicate_artifacts(config=str(config), return_state=True)
+    manifest.parent.mkdir(parents=True)
+    manifest.write_bytes(b"{}")
+    home = FileStore(str(tmp_path / "home"))
+    home.put("minilm/2/model.safetensors", safetensors(2))
+    home.put("minilm/2/config.json", b"{}")
+    state = replicate_artifacts(config=str(config), return_state=True)
+    assert ("Corrupt", True) == (state.name, state.is_failed())
+    assert "aaa: left as it is, artifacts/aaa/1/00000001.json" in state.message
+    assert (tmp_path / "vault" / "artifacts" / "minilm" / "2" / "00000001.json").exists()
+
+
 def test_a_register_that_cannot_be_read_refuses_the_copy(config, tmp_path):
     (tmp_path / "register" / "register.json").unlink()
     state = replicate_artifacts(config=str(config), return_state=True)

@@ -7,10 +7,13 @@ import gzip
 import pytest
 import yaml
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
+from prefect import flow
 
 from flows.replicate_artifacts import replicate_artifacts
+from tasks.house import direct_task
 from tests.flows.dead_server import config_of
 from tests.listener import listening
+from understudy.secrets import Secret
 
 pytestmark = [pytest.mark.prefect, pytest.mark.slow, pytest.mark.timeout(240)]
 
@@ -51,3 +54,23 @@ def test_each_task_pushes_what_it_did_and_the_switch_is_called_when_all_is_prove
         assert "Refused" == state.name
         assert [("push_artifacts", "refused")] == runs(heard)
         assert ["/v1/metrics"] == [call[1] for call in heard.calls]
+
+
+def test_a_vendors_own_error_with_a_secret_is_kept_by_prefect_without_it():
+    Secret("planted-state-4711")
+
+    @direct_task("failing")
+    def fail():
+        raise LookupError("401 for planted-state-4711")
+
+    found = []
+
+    @flow(name="failing-with-a-secret")
+    def work():
+        found.append(fail(return_state=True))
+        raise LookupError(found[0].message)
+
+    found.append(work(return_state=True))
+    assert ["Failed"] * 2 == [state.name for state in found]
+    assert "LookupError: 401 for ***" in found[0].message
+    assert "planted" not in "".join(state.message for state in found)

@@ -138,6 +138,20 @@ def test_a_missed_target_is_told_when_it_begins_and_when_it_is_over(tmp_path, ch
     assert "over" in to_slack(channels)[1]
     late(2)
     assert ["1/target-vector_index"] * 3 == keys(channels), "a second miss was kept quiet"
+    service.register.claim(1, who="ana", host="here", plan="aaaaaa", target="away")
+    channels.status = 500
+    late(2)
+    channels.status = 200
+    late(2)
+    ended = [
+        number for number, words in enumerate(to_slack(channels)) if "over: target-vector_index (of epoch 1" in words
+    ]
+    told = [number for number, words in enumerate(to_slack(channels)) if "2h00m would be lost" in words]
+    assert [3, 5] == ended, "the end of what stood in the epoch before was not tried until it was heard"
+    assert max(told) > max(ended)
+    before = len(to_slack(channels))
+    late(2)
+    assert before == len(to_slack(channels))
 
 
 def moment(service, **ago):

@@ -109,6 +109,7 @@ BAD = [
     {"trafic": {}},
     {"traffic.port": "high"},
     {"components.feature_store.pairs.0.away": "bigtable://project/instance"},
+    {"components.feature_store.pairs.0.offline": None},
     {"components.vector_index.pairs.0.home": "pgvector://u@h/d"},
     {"components.vector_index.pairs.0.home": "pgvector://u:p@h/d?table=t"},
     {"components.vector_index.pairs.0.home": "s3://bucket"},

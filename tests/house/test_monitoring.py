@@ -73,6 +73,12 @@ def test_every_alert_says_what_is_wrong_with_labels_that_its_metrics_have():
         assert f"`{rule['alert']}`" in DOCUMENT, "docs/monitoring.md does not say what to do"
 
 
+def test_a_service_that_cannot_be_measured_is_told_whatever_else_is_silent():
+    told = {rule["expr"]: rule.get("for") for group in RULES["groups"] for rule in group["rules"]}
+    for expression in ("absent(understudy_up) == 1", "understudy_up == 0", "understudy_store_up == 0"):
+        assert "5m" == told[expression]
+
+
 def test_every_metric_is_in_the_document_and_no_other():
     assert {each.prometheus for each in INSTRUMENTS} == set(
         re.findall(r"^\| `(understudy_\w+)`", DOCUMENT, re.MULTILINE)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
 import subprocess
+import sys
+import tomllib
 from importlib import import_module
 from pathlib import Path
 
@@ -14,7 +17,9 @@ import pytest
 import yaml
 
 from deployments.deploy import POOLS
-from understudy.iam.needs import IDENTITIES
+from tests.unit.example import example
+from understudy.iam.needs import IDENTITIES, needs_of
+from understudy.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 DEPLOYMENTS = ROOT / "deployments"
@@ -64,6 +69,23 @@ def test_the_image_is_built_from_the_lock_without_the_groups_for_development():
     assert groups, "without default groups --no-default-groups would say nothing"
 
 
+def test_all_that_the_wheel_is_made_of_is_copied_before_the_project_is_built():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    wheel = project["tool"]["hatch"]["build"]["targets"]["wheel"]
+    needed = {project["project"]["readme"], "LICENSE", "pyproject.toml", *wheel["packages"], *wheel["force-include"]}
+    assert "docs/runbook.md" in needed
+    lines = instructions(DOCKERFILE)
+    builds = [line.startswith("RUN uv sync") and "--no-install-project" not in line for line in lines].index(True)
+    copied = {}
+    for line in lines[:builds]:
+        if line.startswith("COPY") and "--from" not in line:
+            *sources, target = line.split()[1:]
+            for source in sources:
+                copied[source] = f"{target}{Path(source).name}" if target.endswith("/") else target
+    assert [] == sorted(needed - set(copied)), "the build of the project would stop"
+    assert [] == [source for source in needed if copied[source].removeprefix("./") != source], "copied elsewhere"
+
+
 def test_the_image_is_pinned_runs_without_root_and_is_asked_whether_it_lives():
     lines = instructions(DOCKERFILE)
     images = [line.split()[1] for line in lines if line.startswith("FROM")]
@@ -105,6 +127,51 @@ def test_every_service_is_pinned_and_has_a_health_check():
             assert not line.startswith("FROM") or PINNED.fullmatch(line.split()[1]), line
 
 
+def looks_at_processes(check):
+    return re.search(r"/proc/|\b(pgrep|pidof|ps)\b", " ".join(check))
+
+
+CHECKS = {
+    name: service["healthcheck"]["test"]
+    for name, service in SERVICES.items()
+    if "test" in service.get("healthcheck", {})
+}
+OF_PROCESSES = {name: check for name, check in CHECKS.items() if looks_at_processes(check)}
+
+
+def run_check(check):
+    kind, *words = check
+    command = ["sh", "-c", words[0]] if kind == "CMD-SHELL" else words
+    return subprocess.run([word.replace("$$", "$") for word in command], check=False, timeout=60).returncode
+
+
+def test_the_checks_that_look_at_processes_are_known():
+    assert {"prefect-services"} == set(OF_PROCESSES)
+
+
+@pytest.mark.parametrize("name", OF_PROCESSES)
+def test_a_check_that_looks_for_a_process_finds_neither_itself_nor_the_shell_that_would_start_it(name):
+    started = SERVICES[name]["command"]
+    # As in the container, where tini carries the whole command in its own arguments.
+    idle = [sys.executable, "-c", "print(flush=True); input()", "-g", "--", *started]
+    with subprocess.Popen(idle, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as shell:
+        shell.stdout.readline()
+        found = run_check(OF_PROCESSES[name])
+        shell.communicate(b"\n")
+    assert 0 != found
+
+
+@pytest.mark.parametrize("name", OF_PROCESSES)
+def test_a_check_that_looks_for_a_process_finds_the_one_that_its_service_runs(name):
+    arguments = SERVICES[name]["command"][-1].rpartition("exec ")[2].split()
+    idle = [sys.executable, "-c", "print(flush=True); input()", *arguments]
+    with subprocess.Popen(idle, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        process.stdout.readline()
+        found = run_check(OF_PROCESSES[name])
+        process.communicate(b"\n")
+    assert (0, True) == (found, run_check(OF_PROCESSES[name]) != 0)
+
+
 def test_every_port_is_bound_to_this_machine():
     for name, service in SERVICES.items():
         for port in service.get("ports", ()):
@@ -129,6 +196,15 @@ def test_each_pool_has_a_worker_and_the_failover_its_own():
     served = {command[command.index("--pool") + 1]: name for name, command in commands.items()}
     assert set(POOLS) == set(served)
     assert "0" == SERVICES[served["understudy-failover"]]["environment"]["PREFECT_CLIENT_MAX_RETRIES"]
+
+
+def test_each_worker_has_credentials_of_its_own():
+    files = {
+        name: [each["path"] for each in service["env_file"]]
+        for name, service in SERVICES.items()
+        if name.startswith("worker")
+    }
+    assert {"worker": ["secrets/worker.env"], "worker-failover": ["secrets/worker-failover.env"]} == files
 
 
 def test_the_servers_start_after_what_they_need_and_every_volume_is_known():
@@ -232,6 +308,40 @@ def test_the_failovers_worker_differs_in_its_pool_and_its_identity():
     assert "/config/production.yaml" == variables["UNDERSTUDY_CONFIG"]
 
 
+#: Whose needs each flow has: it copies as the replicator, fills as the hydrator, and so on; in one run.
+DOES = {
+    "replicate_artifacts": {"replicator", "hydrator"},
+    "replicate_vectors": {"replicator", "hydrator"},
+    "replicate_offline": {"replicator"},
+    "rebuild_features": {"hydrator"},
+    "plan_failover": {"failover"},
+    "failover": {"failover", "hydrator"},
+}
+
+
+def test_each_worker_runs_as_an_identity_that_may_do_all_that_its_flows_do():
+    values = yaml.safe_load((DEPLOYMENTS / "helm" / "values.yaml").read_text(encoding="utf-8"))
+    runs_as = {values["worker"]["config"]["workPool"]: values["serviceAccount"]["name"]}
+    over = yaml.safe_load((DEPLOYMENTS / "helm" / "values-failover.yaml").read_text(encoding="utf-8"))
+    runs_as[over["worker"]["config"]["workPool"]] = over["serviceAccount"]["name"]
+    deployed = yaml.safe_load((DEPLOYMENTS / "prefect.yaml").read_text(encoding="utf-8"))["deployments"]
+    assert set(DOES) == {each["entrypoint"].rpartition(".")[2] for each in deployed}
+    settings = Settings.model_validate(example())
+    for each in deployed:
+        identity = runs_as[each["work_pool"]["name"]].removeprefix("understudy-")
+        assert identity in IDENTITIES
+        granted = needs_of(identity, settings)
+        for needed in DOES[each["entrypoint"].rpartition(".")[2]]:
+            missing = [need.url for need in needs_of(needed, settings) if need not in granted]
+            assert [] == missing, f"{each['entrypoint']} runs as {identity}"
+
+
+def test_the_annotations_name_the_identity_that_the_worker_runs_as():
+    text = (DEPLOYMENTS / "helm" / "values.yaml").read_text(encoding="utf-8")
+    name = yaml.safe_load(text)["serviceAccount"]["name"]
+    assert [name] * 2 == re.findall(r"(?:role/|service-account: )([\w-]+)", text)
+
+
 # ---------------------------------------------------------------------- Terraform
 
 
@@ -290,6 +400,66 @@ def test_the_identities_take_their_policies_from_the_files_of_understudy_iam():
         assert not re.search(r"s3:|storage\.objects|Action", text), "a permission written by hand"
     pools = (DEPLOYMENTS / "terraform" / "modules" / "prefect_pools" / "main.tf").read_text(encoding="utf-8")
     assert set(POOLS) == set(re.findall(r'name\s+= "([\w-]+)"', pools))
+
+
+def test_a_role_is_taken_by_principals_of_aws_and_by_a_clusters_service_accounts():
+    blocks = parsed(DEPLOYMENTS / "terraform" / "modules" / "aws_identities")
+    (trust,) = [each['"aws_iam_policy_document"']['"trust"'] for each in blocks["data"]]
+    statements = [content for each in trust["dynamic"] for content in each['"statement"']["content"]]
+    found = {each["actions"][0].strip('"'): each for each in statements}
+    assert {"sts:AssumeRole", "sts:AssumeRoleWithWebIdentity"} == set(found)
+    federated = found["sts:AssumeRoleWithWebIdentity"]
+    assert '"Federated"' == federated["principals"][0]["type"]
+    asked = {each["variable"]: (each["test"], each["values"]) for each in federated["condition"]}
+    equal = '"StringEquals"'
+    assert (equal, "${statement.value}") == asked['"${local.issuer}:sub"']
+    assert (equal, ['"sts.amazonaws.com"']) == asked['"${local.issuer}:aud"']
+
+
+LOGIC = """
+module "m" {
+  source             = "./m"
+  folder             = "%s"
+  trusted_principals = { copies = ["arn:aws:iam::1:role/w"], nobody = ["arn:aws:iam::1:role/w"] }
+  oidc = {
+    provider_arn = "arn:aws:iam::1:oidc-provider/oidc.eks.example.com/id/X"
+    subjects     = { failover = ["system:serviceaccount:u:f"] }
+  }
+}
+output "found" {
+  value = jsonencode(module.m)
+}
+"""
+
+
+def test_each_policy_of_an_identity_that_somebody_may_take_is_attached_to_its_role(tmp_path):
+    terraform = shutil.which("terraform")
+    if terraform is None:
+        pytest.skip("terraform is not installed here; the files are parsed by the tests before")
+    policies = tmp_path / "policies"
+    policies.mkdir()
+    for name in ("copies", "copies-2", "failover", "pruner"):
+        (policies / f"{name}.json").write_text("{}", encoding="utf-8")
+    text = (DEPLOYMENTS / "terraform" / "modules" / "aws_identities" / "main.tf").read_text(encoding="utf-8")
+    # Its variables and its logic; what needs a provider stays out.
+    logic = re.search(r'(variable "folder".*?)\ndata ', text, re.DOTALL)[1]
+    (tmp_path / "m").mkdir()
+    shown = "".join(
+        f'output "{name}" {{\n  value = local.{name}\n}}\n' for name in ("identities", "policies", "issuer")
+    )
+    (tmp_path / "m" / "main.tf").write_text(f"{logic}\n{shown}", encoding="utf-8")
+    (tmp_path / "main.tf").write_text(LOGIC % policies, encoding="utf-8")
+    for command in (["init"], ["apply", "-auto-approve"]):
+        done = subprocess.run(
+            [terraform, *command, "-no-color"], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60
+        )
+        assert 0 == done.returncode, done.stdout + done.stderr
+    state = json.loads((tmp_path / "terraform.tfstate").read_text(encoding="utf-8"))
+    assert {
+        "identities": ["copies", "failover"],
+        "policies": {"copies": "copies", "copies-2": "copies", "failover": "failover"},
+        "issuer": "oidc.eks.example.com/id/X",
+    } == json.loads(state["outputs"]["found"]["value"])
 
 
 def test_terraform_finds_nothing_to_format():

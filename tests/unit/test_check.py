@@ -253,6 +253,18 @@ def test_a_vault_is_tried_twice_without_any_right_to_delete_and_leaves_one_probe
     assert [trials.POINTER_PROBE_KEY, trials.PROBE_KEY] == [info.key for info in store.list()]
 
 
+def test_a_check_with_a_wrong_name_leaves_the_vault_to_the_right_service(tmp_path):
+    for folder in ("vault", "register"):
+        (tmp_path / folder).mkdir()
+    places = {"vault.url": f"file://{tmp_path}/vault", "register.url": f"file://{tmp_path}/register", "components": {}}
+    found = check_service(Service(settings_of(service="typo", **places)), seconds=5)
+    assert [True] == [finding.ok for finding in found if finding.what.startswith("vault ")]
+    probes = {trials.POINTER_PROBE_KEY, trials.PROBE_KEY}
+    assert probes == {info.key for info in FileStore(tmp_path / "vault").list()}
+    Service(settings_of(**places)).vault.put_once("packs/x", b"x")
+    assert b"recommender" in FileStore(tmp_path / "vault").get("format.json")
+
+
 def test_a_store_that_ignores_conditions_is_no_vault_and_no_register():
     with pytest.raises(Permanent, match="overwrites what a conditional write must leave alone"):
         try_vault(Vault(Careless()))

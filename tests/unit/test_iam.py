@@ -13,9 +13,9 @@ import yaml
 from tests.unit.example import example
 from understudy.errors import InvalidConfig
 from understudy.iam import aws
-from understudy.iam.gcp import OPERATORS_MAX
+from understudy.iam.gcp import BINDINGS_MAX, OPERATORS_MAX
 from understudy.iam.needs import IDENTITIES, needs_of
-from understudy.iam.policies import policies_of, write_files
+from understudy.iam.policies import policies_of, remove_stale, write_files
 from understudy.settings import Settings
 
 ALERTS = {"alerts": {"url": "route53-health-check://0fa5-1"}}
@@ -42,21 +42,124 @@ def bindings(granted, verb):
     return [each for each in granted.as_json()["bindings"] if each["role"].endswith(f"_{verb}")]
 
 
+def many_pairs(count, *, reverse=False):
+    """Return changes that give each component so many pairs, as a team that splits them by market has them."""
+    markets = [f"market-{number:02d}-of-the-recommendations" for number in range(count)]
+    online = ("dynamodb://features_{}", "bigtable://acme-dr/understudy/features_{}")
+    buckets = ("s3://acme-models-{}/serving", "gs://acme-models-{}/serving")
+    home, away = (1, 0) if reverse else (0, 1)
+    features = [
+        {"name": f"features-{each}", "offline": f"s3://acme-lake-{each}/features/", "every": "2m",
+         "home": online[home].format(each), "away": online[away].format(each)} for each in markets
+    ]  # fmt: skip
+    models = [
+        {
+            "name": f"models-{each}",
+            "every": "24h",
+            "home": buckets[home].format(each),
+            "away": buckets[away].format(each),
+        }
+        for each in markets
+    ]
+    changes = {"components.feature_store.pairs": features, "components.training.pairs": models}
+    return changes | ({"sites.home.project": "acme"} if reverse else {})
+
+
 @pytest.mark.parametrize("identity", IDENTITIES)
-@pytest.mark.parametrize("changes", [{}, AWS_ALONE], ids=["aws to gcp", "aws alone"])
+@pytest.mark.parametrize(
+    "changes",
+    [{}, AWS_ALONE, many_pairs(10), many_pairs(15, reverse=True)],
+    ids=["aws to gcp", "aws alone", "ten pairs", "fifteen from gcp to aws"],
+)
 def test_every_policy_fits_the_clouds_own_limits(identity, changes):
     made = policies(identity, changes=changes)
-    text = json.dumps(made.aws, separators=(",", ":"))
-    assert len(text) <= aws.POLICY_CHARACTERS_MAX
-    sids = [each["Sid"] for each in made.aws["Statement"]]
+    documents = made.as_json()["aws"]
+    for document in documents:
+        assert len(json.dumps(document, separators=(",", ":"))) <= aws.POLICY_CHARACTERS_MAX
+    sids = [each["Sid"] for document in documents for each in document["Statement"]]
     assert sorted(set(sids)) == sorted(sids)
     assert all(sid.isalnum() for sid in sids)
-    for binding in made.gcp.as_json()["bindings"] if made.gcp else []:
+    bindings = made.gcp.as_json()["bindings"] if made.gcp else []
+    for binding in bindings:
         expression = binding["condition"]["expression"] if binding["condition"] else ""
         assert expression.count("||") + expression.count("&&") <= OPERATORS_MAX
+        assert len(binding["condition"]["title"] if binding["condition"] else "") <= 100
+    # Terraform tells the conditional members of one bucket and role apart by the condition's title.
+    told = [(each["resource"], each["role"], (each["condition"] or {}).get("title")) for each in bindings]
+    assert sorted(set(told), key=str) == sorted(told, key=str)
+    for resource, role, _ in told:
+        assert len([each for each in told if each[:2] == (resource, role)]) <= BINDINGS_MAX
     for role in made.gcp.roles if made.gcp else ():
         assert len(role.id) <= 64
         assert len(role.title) <= 100
+
+
+def allowed(documents):
+    """Return (action, resource, condition) of all that documents allow or refuse."""
+    return {
+        (each["Effect"], action, resource, json.dumps(each.get("Condition"), sort_keys=True))
+        for document in documents
+        for each in document["Statement"]
+        for action in each["Action"]
+        for resource in each["Resource"]
+    }
+
+
+def test_ten_pairs_are_split_over_policies_and_bindings_and_nothing_is_lost():
+    made = policies("copies", changes=many_pairs(10))
+    documents = made.as_json()["aws"]
+    assert len(documents) > 1
+    assert allowed([made.aws]) == allowed(documents)
+    writer = bindings(policies("writer", changes=many_pairs(10)).gcp, "create")
+    streams = {f"features-market-{number:02d}" for number in range(10)}
+    found = [test for each in writer for test in each["condition"]["expression"].split(" || ")]
+    assert streams == {next(name for name in streams if name in test) for test in found}
+    titles = [each["condition"]["title"] for each in bindings(policies("writer", changes=many_pairs(20)).gcp, "create")]
+    assert ["create these objects, 1 of 2", "create these objects, 2 of 2"] == titles
+
+
+def test_one_statement_is_split_by_its_resources_when_it_alone_is_too_long():
+    made = policies("hydrator", changes=many_pairs(70, reverse=True), account="123456789012", clouds=("aws",))
+    documents = made.as_json()["aws"]
+    assert allowed([made.aws]) == allowed(documents)
+    assert all(len(json.dumps(each, separators=(",", ":"))) <= aws.POLICY_CHARACTERS_MAX for each in documents)
+    sids = [each["Sid"] for document in documents for each in document["Statement"]]
+    assert {"RebuildTables1", "RebuildTables2"} <= set(sids)
+    assert sorted(set(sids)) == sorted(sids)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        (many_pairs(21), "'copies' .* 21 conditional bindings .* 20"),
+        (many_pairs(400, reverse=True), r"'copies' needs \d+ policies in AWS, and a role takes 10"),
+    ],
+    ids=["gcp", "aws"],
+)
+def test_what_no_split_fits_into_a_clouds_limit_is_one_sentence_that_names_the_identity(changes, words):
+    clouds = ("aws",) if "sites.home.project" in changes else ("gcp",)
+    with pytest.raises(InvalidConfig, match=words):
+        policies("copies", changes=changes, clouds=clouds)
+
+
+@pytest.mark.parametrize("url", ["dynamodb://user_features", "bigtable://acme/understudy/user_features"])
+def test_a_table_is_never_granted_to_who_does_not_rebuild_it(url):
+    without = {"components.feature_store.pairs.0.offline": None, "components.feature_store.pairs.0.home": url}
+    assert "RebuildTables" not in json.dumps(policies("replicator").aws)
+    for identity in ("replicator", "writer"):
+        with pytest.raises(InvalidConfig, match="is no place of objects"):
+            policies(identity, changes=without)
+
+
+def test_copies_may_do_what_the_replicator_and_the_hydrator_may_and_no_more():
+    for changes in ({}, AWS_ALONE):
+        settings = Settings.model_validate(example(**copy.deepcopy({**ALERTS, **changes})))
+        both = [*needs_of("replicator", settings), *needs_of("hydrator", settings)]
+        assert both == list(needs_of("copies", settings))
+    made = policies("copies", changes=AWS_ALONE).aws
+    assert "arn:aws:s3:::acme-understudy/recommender/packs/*" in statement(made, "CreateObjects")["Resource"]
+    assert ["arn:aws:s3:::acme-models-serving/*"] == statement(made, "WriteObjects")["Resource"]
+    assert not [each for each in made["Statement"] if {"s3:DeleteObject", "route53:GetChange"} & set(each["Action"])]
 
 
 @pytest.mark.parametrize("identity", IDENTITIES)
@@ -232,6 +335,34 @@ def test_the_files_are_those_that_terraform_aws_and_gcloud_read(tmp_path):
     assert before == {path: path.read_bytes() for path in written}
 
 
+def test_what_an_earlier_config_left_is_removed_and_nothing_of_anybody_else(tmp_path):
+    both = ("aws", "gcp")
+    before = [policies(identity, changes=many_pairs(10)) for identity in IDENTITIES]
+    write_files(before, tmp_path)
+    assert (tmp_path / "aws/copies-2.json").exists()
+    others = [tmp_path / name for name in ("aws/mine.json", "gcp/roles/acme-dr/mine.yaml", "aws/copies-2.json.bak")]
+    for path in others:
+        path.write_text("{}", encoding="utf-8")
+    now = [policies(identity, changes=AWS_ALONE) for identity in IDENTITIES]
+    written = write_files(now, tmp_path)
+    removed = remove_stale(now, tmp_path, clouds=both)
+    assert {"aws/copies-2.json", "gcp/copies.json", "gcp/roles/acme-dr/understudy_copies_read.yaml"} <= {
+        str(path.relative_to(tmp_path)) for path in removed
+    }
+    assert sorted([*written, *others]) == sorted(path for path in tmp_path.rglob("*") if path.is_file())
+    assert [] == remove_stale(now, tmp_path, clouds=both)
+
+
+def test_making_one_policy_again_leaves_the_files_of_the_others(tmp_path):
+    write_files([policies(identity, changes=many_pairs(10)) for identity in IDENTITIES], tmp_path)
+    before = {path for path in tmp_path.rglob("*") if path.is_file()}
+    now = [policies("copies", changes=AWS_ALONE, clouds=("aws",))]
+    write_files(now, tmp_path)
+    removed = set(remove_stale(now, tmp_path, clouds=("aws",)))
+    assert {path for path in before if path.match("aws/copies-*.json")} == removed
+    assert before - removed == {path for path in tmp_path.rglob("*") if path.is_file()}
+
+
 def understudy(*arguments):
     command = [sys.executable, "-m", "understudy", *arguments]
     # No proxy, no credentials, no server: the command needs the file alone.
@@ -256,6 +387,18 @@ def test_the_command_prints_one_json_value_and_asks_no_server(config):
     assert "serviceAccount:understudy-pruner@acme-dr.iam.gserviceaccount.com" == value["pruner"]["gcp"]["member"]
     again = understudy("-c", config, "--json", "iam", "--identity", "pruner", "--cloud", "gcp")
     assert again.stdout == done.stdout
+
+
+def test_the_command_lists_the_files_that_it_removed(config, tmp_path):
+    folder = tmp_path / "policies"
+    (folder / "aws").mkdir(parents=True)
+    (folder / "aws/failover-7.json").write_text("{}", encoding="utf-8")
+    done = understudy("-c", config, "iam", "--out", str(folder))
+    assert 0 == done.returncode, done.stderr
+    assert f"removed: {folder}/aws/failover-7.json" in done.stdout
+    value = json.loads(understudy("-c", config, "--json", "iam", "--out", str(folder)).stdout)
+    assert [] == value["removed"]
+    assert f"{folder}/aws/copies.json" in value["files"]
 
 
 @pytest.mark.parametrize(

@@ -17,11 +17,12 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.listener import listening
 from tests.unit.example import example
+from understudy import opening
 from understudy.errors import InvalidConfig, Unreachable
 from understudy.metrics import instruments
 from understudy.metrics.after import tell_outside, verified
 from understudy.metrics.counts import of_reports
-from understudy.metrics.exposition import exposition, serve
+from understudy.metrics.exposition import StoreCollector, exposition, serve
 from understudy.metrics.gather import gather, proof_kind
 from understudy.metrics.instruments import INSTRUMENTS
 from understudy.metrics.otlp import push
@@ -131,13 +132,47 @@ def test_a_pointer_that_is_not_json_is_no_value(open_, tmp_path):
     assert 0 == value(exposition(service), "understudy_store_up", store="vault")
 
 
-def test_a_store_that_hangs_is_said_in_time(open_, monkeypatch):
+@pytest.mark.parametrize(
+    ("store", "gone", "kept"),
+    [("register", "epoch", "watermark_timestamp_seconds"), ("vault", "watermark_timestamp_seconds", "epoch")],
+)
+def test_a_store_that_hangs_is_said_in_time_and_hides_nothing_of_the_other(open_, monkeypatch, store, gone, kept):
     service = open_()
-    monkeypatch.setattr(type(service.register), "read", lambda _: time.sleep(30))
-    began = time.monotonic()
-    text = exposition(service, seconds=0.3)
-    assert time.monotonic() - began < 5
-    assert {("understudy_up", (("service", "recommender"),)): 0} == values(text)
+    collector = StoreCollector(service, seconds=0.5)
+    calls = []
+
+    def hang(*_):
+        calls.append(1)
+        time.sleep(30)
+
+    register = service.register  # opened before opening hangs
+    if store == "register":
+        monkeypatch.setattr(type(register), "read", hang)
+    else:
+        monkeypatch.setattr(opening, "open_store", hang)
+    for _ in range(2):
+        began = time.monotonic()
+        found = {(each.instrument.prometheus, each.labels.get("store", "")): each.value for each in collector.read()}
+        assert time.monotonic() - began < 5
+        up = {name: value for (name, _), value in found.items() if name == "understudy_up"}
+        assert {"understudy_up": 0} == up
+        other = "vault" if store == "register" else "register"
+        assert (0, 1) == tuple(found["understudy_store_up", each] for each in (store, other))
+        assert (f"understudy_{gone}", "") not in found
+        assert (f"understudy_{kept}", "") in found
+    assert [1] == calls, "scrapes of a store that hangs pile up"
+
+
+def test_what_nobody_foresaw_is_a_nought_for_its_store_alone(open_, monkeypatch):
+    service = open_()
+    service.vault.move_pointer(proven_key("away", "models"), lambda _: {"another": "document"})
+    text = exposition(service)
+    stores = [value(text, "understudy_store_up", store=store) for store in ("vault", "register")]
+    assert (0, [0, 1]) == (value(text, "understudy_up"), stores)
+    monkeypatch.setattr(type(service.settings), "site", lambda *_: 1 / 0)
+    monkeypatch.setattr("understudy.metrics.gather._targets", lambda *_: 1 / 0)
+    text = exposition(service)
+    assert [0, 0] == [value(text, "understudy_store_up", store=store) for store in ("vault", "register")]
 
 
 def test_measuring_writes_nothing(open_, tmp_path):

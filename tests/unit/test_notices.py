@@ -133,8 +133,56 @@ def test_without_a_mark_it_is_told_rather_than_kept_quiet_and_by_one_process_onc
 
 def test_what_is_over_is_said_if_its_beginning_was(beside):
     marks = Marks(beside)
-    assert not marks.over(CLAIM, "slack-webhook/a")
+    assert not marks.over(CLAIM, "slack-webhook/a", lambda: None)
     assert [] == list(beside.store.list("pointers/"))
     marks.once(CLAIM, "slack-webhook/a", lambda: None)
-    assert [True, False] == [Marks(beside).over(CLAIM, "slack-webhook/a") for _ in range(2)]
+    assert [True, False] == [Marks(beside).over(CLAIM, "slack-webhook/a", lambda: None) for _ in range(2)]
     assert Marks(beside).once(CLAIM, "slack-webhook/a", lambda: None)
+
+
+STANDING = replace(CLAIM, what="target-vector_index")
+MARK = "pointers/told/7/target-vector_index/slack-webhook-a.json"
+
+
+def test_an_end_that_could_not_be_sent_is_tried_again_and_the_notice_is_not_repeated_meanwhile(beside):
+    Marks(beside).once(STANDING, "slack-webhook/a", lambda: None)
+    with pytest.raises(Unreachable):
+        Marks(beside).over(STANDING, "slack-webhook/a", fail)
+    assert not Marks(beside).once(STANDING, "slack-webhook/a", lambda: None)
+    assert Marks(beside).over(STANDING, "slack-webhook/a", lambda: None)
+    assert "over" == json.loads(beside.store.get(MARK))["state"]
+
+
+def test_of_many_who_tell_an_end_at_once_one_does_and_who_died_at_it_is_stood_in_for(beside):
+    Marks(beside).once(STANDING, "slack-webhook/a", lambda: None)
+    sent = []
+
+    def slowly():
+        assert not Marks(beside).over(STANDING, "slack-webhook/a", lambda: sent.append(2))
+        assert not Marks(beside).once(STANDING, "slack-webhook/a", lambda: sent.append(3))
+        sent.append(1)
+
+    assert Marks(beside).over(STANDING, "slack-webhook/a", slowly)
+    assert [1] == sent
+    at = (beside.store.now() - timedelta(seconds=120)).isoformat()
+    beside.move_pointer(MARK, lambda _: {"state": "ending", "at": at})
+    assert Marks(beside).over(STANDING, "slack-webhook/a", lambda: None)
+
+
+def test_what_stood_in_an_earlier_epoch_is_found_until_its_end_is_told(beside):
+    marks = Marks(beside)
+    gone = replace(STANDING, epoch=5, what="gate-fence")
+    for notice in (STANDING, gone, CLAIM, replace(STANDING, epoch=8), replace(STANDING, epoch=6)):
+        marks.once(notice, "slack-webhook/a", lambda: None)
+    marks.once(replace(STANDING, what="unprotected"), "pager-duty-webhook/b", lambda: None)
+    marks.over(replace(STANDING, epoch=6), "slack-webhook/a", lambda: None)
+
+    def found(channel):
+        return [(each.epoch, each.what) for each in Marks(beside).open_before("recommender", 8, channel)]
+
+    assert [(5, "gate-fence"), (7, "target-vector_index")] == found("slack-webhook/a")
+    assert [(7, "unprotected")] == found("pager-duty-webhook/b")
+    for notice in (STANDING, gone):
+        assert marks.over(notice, "slack-webhook/a", lambda: None)
+    assert [] == found("slack-webhook/a")
+    assert marks.open_before("recommender", 9, "slack-webhook/a")[0].key.startswith("understudy/recommender/8/")

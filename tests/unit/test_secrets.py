@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
+import logging
 import pickle
 from urllib.parse import quote
 
@@ -11,7 +13,7 @@ from tests.unit.example import example
 from understudy import secrets
 from understudy.clouds import aws
 from understudy.errors import InvalidConfig, Unreachable
-from understudy.redaction import forms_of, redact
+from understudy.redaction import forms_of, redact, watch_logs
 from understudy.secrets import Secret, resolve
 from understudy.settings import Settings
 
@@ -108,3 +110,50 @@ def test_every_reference_of_a_config_is_found():
     )
     expected = ["env:A", "file:/b", "env:C", "env:D", "env:E", "env:F", "env:G", "env:H", "block:slack-webhook/i"]
     assert expected == [reference for _, reference in settings.references()]
+
+
+def fail(words):
+    raise LookupError(words)
+
+
+@pytest.mark.parametrize("name", ["understudy", "understudy.failover", "prefect.task_runs", "an.sdk"])
+def test_no_log_line_and_no_traceback_shows_what_was_resolved_whoever_logs(name):
+    Secret(TEXT)
+    lines = io.StringIO()
+    handler = logging.StreamHandler(lines)
+    logger = logging.getLogger(name)
+    logger.addHandler(handler)
+    try:
+        try:
+            fail(f"no such key: {TEXT}")
+        except LookupError as error:
+            logger.warning("%s was not possible: %s", "this", error, exc_info=True)
+        logger.error("in the words: " + quote(TEXT, safe=""))  # noqa: G003 - as an SDK may
+        logger.error({"as": TEXT})
+        logger.error("in %(a)s", {"a": TEXT}, stack_info=True)
+    finally:
+        logger.removeHandler(handler)
+    shown = lines.getvalue()
+    assert [] == [form for form in forms_of(TEXT) if form in shown]
+    assert "this was not possible: no such key: ***\nTraceback (most recent call last)" in shown
+    assert "in the words: ***\n{'as': '***'}\nin ***\nStack" in shown
+
+
+def test_a_log_line_without_a_secret_keeps_its_words_and_its_arguments(caplog):
+    Secret(TEXT)
+    try:
+        fail("nothing of it")
+    except LookupError:
+        logging.getLogger("understudy.x").exception("%d of %s", 4, "all")
+    (record,) = caplog.records
+    assert ("%d of %s", (4, "all")) == (record.msg, record.args)
+    assert record.exc_info[0] is LookupError
+
+
+def test_words_that_do_not_fit_their_arguments_still_make_a_record():
+    watch_logs()
+    record = logging.getLogRecordFactory()("understudy", 30, "x", 1, f"%d {TEXT}", ("x",), None)
+    assert record.msg.startswith("%d ")
+    before = logging.getLogRecordFactory()
+    watch_logs()
+    assert before is logging.getLogRecordFactory()

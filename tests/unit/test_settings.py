@@ -54,6 +54,21 @@ def test_all_that_is_wrong_is_said_at_once(tmp_path):
         assert words in text
 
 
+@pytest.mark.parametrize("change", [{"offline": None}, {}], ids=["null", "absent"])
+def test_a_feature_pair_without_its_offline_store_is_refused_with_its_line(tmp_path, change):
+    document = example()
+    pair = document["components"]["feature_store"]["pairs"][0]
+    del pair["offline"]
+    pair |= change
+    path = written(tmp_path, document)
+    line = line_of(path, "offline: null" if change else "- name: user_features")
+    with pytest.raises(InvalidConfig) as caught:
+        load_settings(path)
+    words = "is missing; write where the service keeps its features: s3://bucket/prefix or gs://bucket/prefix"
+    assert str(caught.value).startswith(f"{path}:{line} components.feature_store.pairs.0.offline: {words}")
+    assert 1 == len(str(caught.value).splitlines())
+
+
 def test_a_password_in_a_url_is_refused_and_not_repeated(tmp_path):
     for url in ("pgvector://u:hunter2@10.0.0.1/db?table=t", "redis://:hunter2@10.0.0.1"):
         with pytest.raises(InvalidConfig) as caught:

@@ -7,7 +7,8 @@ import time
 
 import pytest
 
-from understudy.threads import ThreadPool, TookTooLong, within
+from understudy.secrets import Secret
+from understudy.threads import ThreadPool, TookTooLong, best_effort, within
 
 RUN = contextvars.ContextVar("RUN", default="none")
 
@@ -36,3 +37,13 @@ def test_work_is_left_behind_after_its_time_and_its_errors_come_through():
     with pytest.raises(ZeroDivisionError):
         within(5, lambda: 1 / 0, name="dividing")
     assert 4 == within(5, lambda: 4, name="counting")
+
+
+def test_what_was_not_possible_is_logged_without_a_secret_that_a_vendors_error_repeats(caplog):
+    Secret("planted-threads-4711")
+
+    def fail():
+        raise LookupError("POST https://hooks/planted-threads-4711: 404")
+
+    assert not best_effort(fail, "telling")
+    assert ["telling was not possible: POST https://hooks/***: 404"] == caplog.messages

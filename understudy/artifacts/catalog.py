@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
 
 from understudy.artifacts.manifest import ARTIFACTS_PREFIX, complaint_about_path, decode_manifest, manifest_key
 from understudy.artifacts.plan import natural
-from understudy.errors import NotFound
+from understudy.errors import Corrupt, NotFound, Unsupported
 from understudy.threads import ThreadPool
 from understudy.vault.store import is_number
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
+
     from understudy.artifacts.manifest import ArtifactManifest
     from understudy.vault.store import Vault
 
 _READERS = 8
 _KEY_PARTS = 3
+_Read = TypeVar("_Read")
+#: What is wrong with an object itself. Lost permission and a store that does not answer are not among it.
+DAMAGE = (Corrupt, NotFound, Unsupported)
 
 
 def revisions(vault: Vault, model: str | None = None) -> dict[tuple[str, str], list[int]]:
@@ -40,6 +46,24 @@ def newest_manifests(vault: Vault, model: str | None = None) -> dict[tuple[str, 
     """Return the newest revision of each (model, version), read in parallel. Raises Corrupt, Unsupported."""
     wanted = [(*names, numbers[-1]) for names, numbers in revisions(vault, model).items()]
     return {(manifest.model, manifest.version): manifest for manifest in _read_all(vault, wanted)}
+
+
+def newest_readable(
+    vault: Vault, models: Collection[str]
+) -> tuple[dict[tuple[str, str], ArtifactManifest], dict[str, Corrupt | NotFound | Unsupported]]:
+    """Return the newest revision of each version of these models, and by name what is wrong with a damaged one.
+
+    A model of which any newest manifest cannot be read is left out whole: the others are not to suffer for it.
+    """
+    wanted = [(*names, numbers[-1]) for names, numbers in revisions(vault).items() if names[0] in models]
+    found: dict[tuple[str, str], ArtifactManifest] = {}
+    damaged: dict[str, Corrupt | NotFound | Unsupported] = {}
+    for (model, version, _), result in zip(wanted, _each(wanted, partial(_tried, vault)), strict=True):
+        if isinstance(result, DAMAGE):
+            damaged.setdefault(model, result)
+        else:
+            found[model, version] = result
+    return {names: manifest for names, manifest in found.items() if names[0] not in damaged}, damaged
 
 
 def all_manifests(vault: Vault, model: str | None = None) -> list[ArtifactManifest]:
@@ -75,7 +99,18 @@ def find_manifest(
 
 
 def _read_all(vault: Vault, wanted: list[tuple[str, str, int]]) -> list[ArtifactManifest]:
+    return _each(wanted, lambda names: read_manifest(vault, *names))
+
+
+def _tried(vault: Vault, names: tuple[str, str, int]) -> ArtifactManifest | Corrupt | NotFound | Unsupported:
+    try:
+        return read_manifest(vault, *names)
+    except DAMAGE as damage:
+        return damage
+
+
+def _each(wanted: list[tuple[str, str, int]], read: Callable[[tuple[str, str, int]], _Read]) -> list[_Read]:
     if len(wanted) == 1:
-        return [read_manifest(vault, *wanted[0])]
+        return [read(wanted[0])]
     with ThreadPool(_READERS, thread_name_prefix="manifest") as pool:
-        return list(pool.map(lambda names: read_manifest(vault, *names), wanted))
+        return list(pool.map(read, wanted))

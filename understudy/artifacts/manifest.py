@@ -267,4 +267,4 @@ def _hex(value: object) -> str:
 
 
 def _corrupt(key: str, problem: str) -> Corrupt:
-    return Corrupt(f"{key} {problem}", hint="restore it from the bucket's versions, or push again from the source")
+    return Corrupt(f"{key} {problem}", hint="restore it from the bucket's versions")

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from understudy.artifacts.catalog import find_manifest
 from understudy.artifacts.hydrate import hydrate
-from understudy.artifacts.pointer import pointer_key
+from understudy.artifacts.manifest import POINTERS
+from understudy.errors import Refused
 from understudy.objects.file import FileStore
+from understudy.objects.memory import MemoryStore
 from understudy.report import human_bytes, quiet
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from understudy.artifacts.manifest import ArtifactFile, ArtifactManifest
+    from understudy.objects.interface import ObjectInfo
     from understudy.report import Progress, Report
     from understudy.vault.store import Vault
 
@@ -31,19 +35,54 @@ def pull(
 ) -> Report:
     """Restore a version to ``<folder>/<model>/<version>/``, each file proven by its SHA-256 before it is visible.
 
-    Run again it completes what a stopped run left, and reads back what is there.
+    Run again it completes what a stopped run left, and reads back what is there. What is served is never touched: the
+    pointer that hydrating would move is kept in memory.
 
     Raises:
+        Refused: the folder is a store: a bucket that something is served from, or a vault.
         NotFound: the vault has no such model, version or revision.
         Corrupt: a byte in the vault is wrong; the sentence names pack, chunk and file.
     """
+    marks = [name for name in (POINTERS, FileStore.own_folder) if os.path.lexists(folder / name)]
+    if marks:
+        raise Refused(
+            f"{folder} holds {marks[0]}/: that folder is a store, and a pull would write among what it serves",
+            hint="name another folder with --to",
+        )
     folder.mkdir(parents=True, exist_ok=True)
-    target = FileStore(str(folder.resolve()))
-    report = hydrate(vault, target, model=model, version=version, revision=revision, full=True, progress=progress)
-    # What a site serves is named by a pointer; a folder serves nothing.
-    target.delete(pointer_key(model))
-    shutil.rmtree(folder / ".understudy", ignore_errors=True)
-    return report
+    target = _Folder(str(folder.resolve()))
+    try:
+        return hydrate(vault, target, model=model, version=version, revision=revision, full=True, progress=progress)
+    finally:
+        shutil.rmtree(folder / _Folder.own_folder, ignore_errors=True)
+
+
+class _Folder(FileStore):
+    """Plain files for a person: no pointer among them, and what is half written apart from any store's."""
+
+    own_folder: ClassVar[str] = ".understudy-pull"
+
+    def __init__(self, folder: str) -> None:
+        super().__init__(folder)
+        self._pointers = MemoryStore(self.url)
+
+    def head(self, key: str) -> ObjectInfo:
+        """See FileStore."""
+        return self._pointers.head(key) if _is_pointer(key) else super().head(key)
+
+    def get(self, key: str, *, version: str | None = None) -> bytes:
+        """See FileStore."""
+        return self._pointers.get(key, version=version) if _is_pointer(key) else super().get(key, version=version)
+
+    def replace(self, key: str, data: bytes, *, expected: str | None) -> ObjectInfo:
+        """See FileStore."""
+        if _is_pointer(key):
+            return self._pointers.replace(key, data, expected=expected)
+        return super().replace(key, data, expected=expected)
+
+
+def _is_pointer(key: str) -> bool:
+    return key.startswith(f"{POINTERS}/")
 
 
 @dataclass(frozen=True, slots=True)

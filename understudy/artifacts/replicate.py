@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Literal
 
 from understudy import __version__
-from understudy.artifacts.catalog import newest_manifests, read_manifest
+from understudy.artifacts.catalog import newest_manifests, newest_readable, read_manifest
 from understudy.artifacts.manifest import ArtifactManifest, encode_manifest, manifest_key, model_digest
 from understudy.artifacts.plan import plan, versions_in
 from understudy.errors import Conflict, NotFound
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from understudy.artifacts.manifest import ArtifactFile
     from understudy.artifacts.plan import Planned, SourceVersion
     from understudy.artifacts.sending import Sender
+    from understudy.errors import UnderstudyError
     from understudy.objects.interface import ObjectStore
     from understudy.report import Progress
     from understudy.vault.store import Vault
@@ -43,9 +44,10 @@ def push(
 
     A version becomes visible whole, by its manifest, after all its chunks are in the vault's index. A version that is
     no whole model yet, or keeps changing, is reported as ``held`` with the reason and not recorded; so is one that
-    contradicts itself or its parent (``details["action"]`` is then ``refused``). The others go on. Running it again
-    after a kill sends only what is missing. What the newest manifest knows is not read, and when nothing changed
-    neither is the chunk index.
+    contradicts itself or its parent (``details["action"]`` is then ``refused``), and so is a whole model whose
+    manifests in the vault cannot be read (``damaged``), unless it is the one that was named. The others go on. Running
+    it again after a kill sends only what is missing. What the newest manifest knows is not read, and when nothing
+    changed neither is the chunk index.
 
     Args:
         source: objects at ``<model>/<version>/<path>``; ``pointers/`` is no model.
@@ -61,15 +63,21 @@ def push(
 
     Raises:
         NotFound: the source has no such model, or none at all.
-        Corrupt: the vault's index or a manifest is damaged.
+        Corrupt: the vault's index, or a manifest of the model that was named, is damaged.
+        Unsupported: a later version of this software wrote a manifest of the model that was named.
     """
     started = time.monotonic()
     versions = versions_in(source.list(f"{model}/" if model else ""), model)
     if not versions:
         message = f"{source.url} holds no model {model!r}" if model else f"{source.url} holds no model"
         raise NotFound(message, hint="models lie at <model>/<version>/<file> below it")
-    newest = newest_manifests(vault, model)
-    reports: list[Report] = []
+    newest, damaged = (
+        (newest_manifests(vault, model), {})
+        if model
+        else newest_readable(vault, {version.model for version in versions})
+    )
+    reports = [damaged_report(name, damage) for name, damage in sorted(damaged.items())]
+    versions = [version for version in versions if version.model not in damaged]
     with ExitStack() as stack:
         run = _Run(source, vault, newest, progress, stack, accept_change=accept_change)
         for position, version in enumerate(versions):
@@ -201,11 +209,16 @@ def _is_last(versions: list[SourceVersion], position: int) -> bool:
     return position + 1 == len(versions) or versions[position + 1].model != versions[position].model
 
 
+_ALL_PERCENT = 100.0
+
+
 def _changed(
     manifest: ArtifactManifest, planned: Planned, *, new: int, bytes_sent: int, bytes_read: int, seconds: float
 ) -> Report:
     count, size = len(manifest.files), manifest.size
-    share = f" ({100 * bytes_sent / size:.1f} %)" if size else ""
+    # What is sent has its own packing and index: of a tiny model that is more than the files themselves.
+    percent = round(100 * bytes_sent / size, 1) if size else None
+    share = f" ({percent:.1f} %)" if percent is not None and percent <= _ALL_PERCENT else ""
     revision = f" revision {manifest.revision}" if manifest.revision > 1 else ""
     sentence = (
         f"{manifest.model} {manifest.version}{revision}: {count} files {human_bytes(size)}; {count - new} known, "
@@ -247,6 +260,17 @@ def _unchanged(planned: Planned, seconds: float) -> Report:
         version=source.version,
         proven=f"listing {count}/{count}",
         details={"revision": planned.revision, "digest": last.digest if last else None, "action": planned.action},
+    )
+
+
+def damaged_report(model: str, damage: UnderstudyError) -> Report:
+    """Return what is said of a model that was left as it is, because of what is wrong with it in the vault."""
+    return Report(
+        noun="artifacts",
+        name=model,
+        verdict="held",
+        sentence=f"{model}: left as it is, {damage.message}",
+        details={"action": "damaged", "reason": damage.message, "hint": damage.hint},
     )
 
 

@@ -11,6 +11,7 @@ from understudy.command.screen import table
 if TYPE_CHECKING:
     from understudy.command.root import Context
     from understudy.finding import Finding
+    from understudy.settings import Settings
 
 
 @click.group()
@@ -43,7 +44,8 @@ def check(ctx: Context, *, offline: bool, seconds: float) -> int:
         _show(ctx, findings, offline=offline)
         return error.exit_code
     findings = check_service(Service(settings), offline=offline, seconds=seconds)
-    _show(ctx, findings, offline=offline)
+    following = "register init, once; then understudy config check" if offline else first_push(settings)
+    _show(ctx, findings, offline=offline, following=following)
     return exit_code(findings)
 
 
@@ -56,7 +58,14 @@ def schema(ctx: Context) -> None:
     ctx.screen.result(build(), text().splitlines())
 
 
-def _show(ctx: Context, findings: list[Finding], *, offline: bool) -> None:
+def first_push(settings: Settings) -> str:
+    """Return the command that copies what a config has most need of, then the one that shows where that leads."""
+    pushes = {"training": "artifacts push", "vector_index": "vectors export", "feature_store": "features push"}
+    found = [command for component, command in pushes.items() if component in settings.components]
+    return f"{found[0]}, then understudy status" if found else "status"
+
+
+def _show(ctx: Context, findings: list[Finding], *, offline: bool, following: str = "") -> None:
     failed = sorted((finding for finding in findings if not finding.ok), key=lambda one: (one.file, one.line))
     rows = [[one.what, "ok", one.words] for one in findings if one.ok]
     lines = table(["WHAT", "", ""], rows)[1:] if rows else []
@@ -65,5 +74,5 @@ def _show(ctx: Context, findings: list[Finding], *, offline: bool) -> None:
         lines += [f"{len(failed)} of {len(findings)} wrong.  next: understudy config check{' --offline' * offline}"]
     else:
         nothing = "nothing was asked for over the network" if offline else "all answer"
-        lines += [f"{len(findings)} tried, {nothing}.  next: understudy {'config check' if offline else 'status'}"]
+        lines += [f"{len(findings)} tried, {nothing}.  next: understudy {following}"]
     ctx.screen.result([finding.as_json() for finding in findings], lines)

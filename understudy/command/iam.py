@@ -13,7 +13,7 @@ from understudy.errors import InvalidConfig
 if TYPE_CHECKING:
     from understudy.command.root import Context
 
-_IDENTITIES = ("replicator", "hydrator", "pruner", "failover", "drill", "writer", "exporter", "operator")
+_IDENTITIES = ("replicator", "hydrator", "copies", "pruner", "failover", "drill", "writer", "exporter", "operator")
 _CLOUDS = ("aws", "gcp")
 _ACCOUNT = re.compile(r"\d{12}|\*")
 
@@ -31,7 +31,7 @@ def iam(ctx: Context, /, identity: str | None, cloud: str | None, out: str | Non
 
     Make them again when the config changes, and with --standby HOME before the way back after a failover.
     """
-    from understudy.iam.policies import policies_of, write_files
+    from understudy.iam.policies import policies_of, remove_stale, write_files
     from understudy.settings import load_settings
 
     if not _ACCOUNT.fullmatch(options["account"]):
@@ -40,11 +40,12 @@ def iam(ctx: Context, /, identity: str | None, cloud: str | None, out: str | Non
         if not key.startswith("arn:"):
             raise InvalidConfig(f"{key!r} is no ARN of a key", hint="write arn:aws:kms:REGION:ACCOUNT:key/ID")
     settings = load_settings(ctx.config)
+    clouds = (cloud,) if cloud else _CLOUDS
     chosen = [
         policies_of(
             each,  # type: ignore[arg-type] # click has checked it
             settings,
-            clouds=(cloud,) if cloud else _CLOUDS,  # type: ignore[arg-type] # the same
+            clouds=clouds,  # type: ignore[arg-type] # the same
             standby=settings.role_of(options["standby"]) if options["standby"] else "away",
             account=options["account"],
             kms_keys=options["kms_keys"],
@@ -56,7 +57,10 @@ def iam(ctx: Context, /, identity: str | None, cloud: str | None, out: str | Non
         ctx.screen.result(value, [line for each in chosen for line in each.render()])
         return
     written = write_files(chosen, Path(out))
+    removed = remove_stale(chosen, Path(out), clouds=clouds)  # type: ignore[arg-type] # the same
     notes = sorted({note for each in chosen for note in each.notes})
-    lines = [f"{len(written)} files in {out}", *(f"note: {note}" for note in notes)]
+    lines = [f"{len(written)} files in {out}", *(f"removed: {path}" for path in removed)]
+    lines += [*(f"note: {note}" for note in notes)]
     lines.append("next: terraform -chdir=deployments/terraform plan, or docs/deploying.md for aws and gcloud")
-    ctx.screen.result({"files": [str(path) for path in written], "notes": notes}, lines)
+    value = {"files": [str(path) for path in written], "removed": [str(path) for path in removed], "notes": notes}
+    ctx.screen.result(value, lines)

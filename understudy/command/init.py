@@ -37,7 +37,7 @@ def init(ctx: Context, *, source: Cloud, target: Cloud, service: str, force: boo
             f"written: {config}, {schema}, {ENVIRONMENT}",
             f"in {config}: write your own names where it says FILL-IN",
             "secrets: copy .env.example to .env, fill it in there, keep it out of Git",
-            f"next: understudy{asked} config check --offline, then understudy{asked} config check",
-            f"then, once, while the home site serves: understudy{asked} register init",
+            f"next: understudy{asked} config check --offline, until nothing is wrong",
+            f"then, while the home site serves: understudy{asked} register init, config check, a first push, status",
         ],
     )

@@ -36,6 +36,8 @@ def build(ctx: Context, out: Path | None, *, local: bool) -> None:
     if local and out is None:
         raise click.UsageError("--local keeps the kit nowhere without --out FILE")
     service = open_service(ctx.config)
+    if not local and service.vault.signing is not None:
+        service.vault.signing.ready()
     with tempfile.TemporaryDirectory(prefix="understudy-kit-") as folder:
         target = out or Path(folder) / "kit.tar"
         try:
@@ -57,15 +59,19 @@ def build(ctx: Context, out: Path | None, *, local: bool) -> None:
 def check(ctx: Context, file: Path | None, *, quick: bool) -> None:
     """Check every digest of a kit (else the one beside the vault), install it without an index, and run it.
 
-    Exit code 5 when the version or the config has changed since it was made, 8 when it is damaged.
+    Where vault.trust names keys, nothing is installed that none of them signed: a FILE must be the very kit that the
+    vault's signed pointer names. Exit code 5 when the version or the config has changed since it was made, 8 when it is
+    damaged or not signed, 4 when FILE is another kit.
     """
-    from understudy.kit import fetch_kit, read_kit, stale, try_kit
+    from understudy.kit import fetch_kit, read_kit, require_kept, stale, try_kit
     from understudy.service import open_service
-    from understudy.settings import config_path
+    from understudy.settings import config_path, load_settings
 
     with tempfile.TemporaryDirectory(prefix="understudy-kit-") as folder:
         path = file or Path(folder) / "kit.tar"
         found = read_kit(path) if file else fetch_kit(open_service(ctx.config).vault, path)
+        if file and not quick and load_settings(ctx.config).vault.trust:
+            require_kept(open_service(ctx.config).vault, path, found)
         ran = "" if quick else try_kit(path, found)
     reasons = stale(found, config_path(ctx.config))
     name = str(file) if file else found.key

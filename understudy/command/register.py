@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from understudy.command.config import first_push
+
 if TYPE_CHECKING:
     from understudy.command.root import Context
 
@@ -34,5 +36,5 @@ def init(ctx: Context) -> None:
     sentence = f"{service.register.url}: {service.name} is at epoch {state.epoch}, {site} is active"
     ctx.screen.result(
         {"service": state.service, "epoch": state.epoch, "active": site, "url": service.register.url},
-        [sentence, "next: understudy config check"],
+        [sentence, f"next: understudy config check, then understudy {first_push(service.settings)}"],
     )

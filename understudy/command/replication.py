@@ -11,17 +11,18 @@ import click
 from understudy.command import contents
 from understudy.command.completion import pairs, sites
 from understudy.command.screen import table
-from understudy.errors import InvalidConfig, Refused
+from understudy.errors import Corrupt, InvalidConfig, Refused
 from understudy.report import human_bytes
 
 if TYPE_CHECKING:
     from understudy.artifacts.manifest import ArtifactManifest
     from understudy.command.root import Context
+    from understudy.report import Report
     from understudy.service import Service
     from understudy.settings import ComponentName, Pair
 
 
-_DRY = click.option("--dry-run", "dry", is_flag=True, help="Read and reckon as a real run would; write nothing.")
+_DRY = click.option("--dry-run", "dry", is_flag=True, help="Say what a run would do; write nothing.")
 _AS_OF = click.option("--as-of", metavar="MOMENT", help="The state at this moment (ISO 8601); else the newest.")
 
 
@@ -67,7 +68,8 @@ def artifacts() -> None:
 def push_artifacts(ctx: Context, /, pair: str | None, **options: Any) -> int:  # noqa: ANN401 - click's own
     """Send new and changed model versions of PAIR into the vault.
 
-    A version that contradicts its own files, or its parent's tensors, is refused (exit code 4); the others go on.
+    A version that contradicts its own files, or its parent's tensors, is refused (exit code 4); a model that is damaged
+    in the vault is left as it is (exit code 8); the others go on.
     """
     accept_change, dry = options["accept_change"], options["dry"]
     if accept_change is not None and not accept_change.strip():
@@ -77,13 +79,29 @@ def push_artifacts(ctx: Context, /, pair: str | None, **options: Any) -> int:  #
         chosen, model=options["model"], accept_change=accept_change, progress=ctx.screen.progress
     )
     ctx.screen.reports(reports, empty=f"{chosen.name}: no model at the source", dry=dry)
+    failed = _tell_damaged(ctx, reports)
     refused = [report for report in reports if report.details.get("action") == "refused"]
     if not refused:
-        return 0
+        return failed
     told = Refused(
         "; ".join(f"{report.name} {report.version} was not taken, {report.details['reason']}" for report in refused),
         hint="what was served stays served; if the change is meant, say why",
         next_command=refused[0].details["next"],
+    )
+    if not ctx.screen.as_json:  # there each report says it
+        ctx.screen.error(told)
+    return failed or told.exit_code
+
+
+def _tell_damaged(ctx: Context, reports: list[Report]) -> int:
+    """Name the models that were left as they are, once the others are done; return the exit code."""
+    damaged = [report for report in reports if report.details.get("action") == "damaged"]
+    if not damaged:
+        return 0
+    told = Corrupt(
+        "; ".join(f"{report.name} was left as it is: {report.details['reason']}" for report in damaged),
+        hint=damaged[0].details["hint"],
+        next_command="understudy vault verify",
     )
     if not ctx.screen.as_json:  # there each report says it
         ctx.screen.error(told)
@@ -97,8 +115,11 @@ def push_artifacts(ctx: Context, /, pair: str | None, **options: Any) -> int:  #
 @click.option("--full", is_flag=True, help="Read back every file that is there: after damage.")
 @_DRY
 @click.pass_obj
-def hydrate_artifacts(ctx: Context, /, pair: str | None, **options: Any) -> None:  # noqa: ANN401 - click's own
-    """Bring a site's serving bucket to the model that the newest set pins, or the set of a moment."""
+def hydrate_artifacts(ctx: Context, /, pair: str | None, **options: Any) -> int:  # noqa: ANN401 - click's own
+    """Bring a site's serving bucket to the model that the newest set pins, or the set of a moment.
+
+    A model that is damaged is left as it is (exit code 8); the others go on.
+    """
     service, chosen = _open(ctx, "training", pair, dry=options["dry"])
     reports = service.hydrate(
         chosen,
@@ -108,6 +129,7 @@ def hydrate_artifacts(ctx: Context, /, pair: str | None, **options: Any) -> None
         progress=ctx.screen.progress,
     )
     ctx.screen.reports(reports, empty=f"{chosen.name}: the vault holds no model yet", dry=options["dry"])
+    return _tell_damaged(ctx, reports)
 
 
 def _summary(manifest: ArtifactManifest) -> dict[str, Any]:
@@ -206,7 +228,7 @@ def rebuild_vectors(ctx: Context, /, pair: str | None, **options: Any) -> None: 
     role = service.settings.role_of(options["site"]) if options["site"] else None
     sequence = _set_at(service, options["as_of"])
     if options["dry"]:
-        report = service.preview_index(chosen, role=role, set_sequence=sequence)
+        report = service.preview_index(chosen, role=role, set_sequence=sequence, full=options["full"])
     else:
         report = service.rebuild_index(
             chosen, role=role, set_sequence=sequence, full=options["full"], progress=ctx.screen.progress
@@ -253,7 +275,7 @@ def rebuild_features(ctx: Context, /, pair: str | None, **options: Any) -> None:
     role = service.settings.role_of(options["site"]) if options["site"] else None
     moment = as_moment(options["as_of"])
     if options["dry"]:
-        report = service.preview_features(chosen, role=role, as_of=moment)
+        report = service.preview_features(chosen, role=role, as_of=moment, full=options["full"])
     else:
         report = service.rebuild_features(
             chosen, role=role, as_of=moment, full=options["full"], progress=ctx.screen.progress

@@ -273,9 +273,10 @@ class CustomRole:
 
 @dataclass(frozen=True)
 class PoliciesWritten:
-    """With ``--out``: the files that were written, and what the policies cannot say."""
+    """With ``--out``: files that were written, those of an earlier config that were removed, what cannot be said."""
 
     files: list[str]
+    removed: list[str]
     notes: list[str]
 
 
@@ -305,9 +306,9 @@ class Grant:
 
 @dataclass(frozen=True)
 class Policy:
-    """What one identity is granted; null where a cloud has nothing of it."""
+    """What one identity is granted; null where a cloud has nothing of it. In AWS several policies where one is full."""
 
-    aws: dict[str, Any] | None
+    aws: list[dict[str, Any]] | None
     gcp: Grant | None
     notes: list[str]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -87,19 +88,31 @@ def keygen(ctx: Context, path: str) -> None:
 
 
 @vault.command("sign")
+@click.option(
+    "--key",
+    "keys",
+    metavar="KEY",
+    multiple=True,
+    help="Also this manifest, unsigned beside signed ones (all below it when it ends in /); may be repeated.",
+)
 @click.option("--yes", is_flag=True, help="Do it; else only say what would be signed.")
 @click.pass_obj
-def sign(ctx: Context, *, yes: bool) -> None:
+def sign(ctx: Context, keys: tuple[str, ...], *, yes: bool) -> None:
     """Sign the manifests that the key of vault.sign_with has not signed: when signing begins, or a key is replaced.
 
     Content stays as it is. A signature says that you trust what is there: run understudy vault verify --deep before,
-    and look at who could write into the vault until now.
+    and look at who could write into the vault until now. Once some manifests are signed, one without a signature is
+    refused (exit code 4) unless you name it: somebody may have taken its signature off.
     """
     from understudy.service import open_service
     from understudy.vault.countersign import countersign
 
-    done = countersign(open_service(ctx.config).vault, write=yes)
+    done = countersign(open_service(ctx.config).vault, write=yes, keys=keys)
     lines = [done.sentence]
     if not done.written and (done.unsigned or done.others):
-        lines += [*(f"  {key}" for key in (*done.unsigned, *done.others)), "next: understudy vault sign --yes"]
+        unnamed = set(done.unnamed)
+        lines += [f"  {key}" for key in (*done.unsigned, *done.others) if key not in unnamed]
+        lines += [f"  refused: {key}" for key in done.unnamed]
+        named = "".join(f" --key {shlex.quote(key)}" for key in keys)
+        lines += [] if unnamed else [f"next: understudy vault sign{named} --yes"]
     ctx.screen.result(done.as_json(), lines)

@@ -34,7 +34,7 @@ class Compute(Protocol):
     """One group of instances. Errors of every method: Unreachable, Throttled, Denied, NotFound.
 
     Attributes:
-        control_plane: what answers these calls, as a plan names it.
+        control_plane: what answers these calls, as a plan names it; "none" where nobody has to.
     """
 
     control_plane: str

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from understudy.errors import HeldByAnother, UnderstudyError
 from understudy.failover.journal import Journal
 from understudy.failover.telling import Event
+from understudy.redaction import redact
 from understudy.report import human_seconds
 from understudy.vault.store import Vault
 
@@ -91,6 +92,7 @@ class Commander:
 
     def leave(self, hold: Hold, why: str) -> None:
         """Say in the journal and the register that this process stops; neither may stand in the error's way."""
+        why = redact(why)  # a vendor's own words may repeat what it was sent
         self.say(hold.stage, "", "stopped", why, seconds=time.monotonic() - self.started)
         try:
             self.journal.write("stopped", "", {"stage": hold.stage, "why": why}, confirm=hold.own)

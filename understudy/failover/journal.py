@@ -15,11 +15,12 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
-from understudy.errors import Conflict, NotReady, Refused, StoppedPartWay, UnderstudyError
+from understudy.errors import Conflict, Corrupt, NotFound, NotReady, Refused, StoppedPartWay, UnderstudyError
+from understudy.redaction import redact_values
 from understudy.vault.store import Vault, numbered, to_json
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
 logger = logging.getLogger("understudy.failover")
@@ -239,7 +240,7 @@ class Journal:
             who=self._who,
             plan=self._plan,
             register=self._register,
-            data=data,
+            data=redact_values(data),  # what is written here stays: no retention ends it early
         )
 
     def _own(self, entries: list[Entry]) -> list[Entry]:
@@ -280,15 +281,7 @@ class Journal:
     def _read_file(self) -> list[Entry]:
         if self._file is None or not self._file.exists():
             return []
-        entries = []
-        for line in self._file.read_text(encoding="utf-8").splitlines():
-            try:
-                entry = _entry_of(json.loads(line))
-            except (ValueError, TypeError, AttributeError):  # the line that a kill cut short
-                continue
-            if entry.epoch == self.epoch:
-                entries.append(entry)
-        return entries
+        return [entry for entry in _entries_in(self._file) if entry.epoch == self.epoch]
 
     def _settle(self) -> None:
         for n in sorted(self._missing):
@@ -318,6 +311,93 @@ def read_journal(vault: Vault, epoch: int) -> list[Entry]:
     """Return an epoch's entries in order; empty when there are none. Raises Unreachable, Corrupt."""
     prefix = prefix_of(epoch)
     return [_entry_of(vault.read_json(f"{prefix}{numbered(n)}{_SUFFIX}")) for n in vault.sequences(prefix)]
+
+
+@dataclass(frozen=True, slots=True)
+class Gathered:
+    """What all copies of the newest epochs' journals hold together, of whichever register.
+
+    Attributes:
+        entries: each once, by epoch and number, with the names of the copies that hold it: vault, register, local.
+        problems: (copy, sentence) of what could not be read.
+    """
+
+    entries: list[tuple[Entry, list[str]]]
+    problems: list[tuple[str, str]]
+
+
+def gather_journals(
+    copies: Mapping[str, Callable[[], Vault]], directory: Path | None, *, epochs_max: int, entries_max: int
+) -> Gathered:
+    """Read whatever copy answers, also without a register that says which epoch it is. Changes nothing.
+
+    Args:
+        copies: what opens each copy that lies in a store, by its name.
+        directory: of the local copies.
+        epochs_max: how many epochs, the newest.
+        entries_max: how many entries, the newest.
+
+    Raises:
+        StoppedPartWay: no copy could be read.
+    """
+    found: dict[str, tuple[Entry, list[str]]] = {}
+    problems: list[tuple[str, str]] = []
+    answered = 0
+
+    def add(entry: Entry, name: str) -> None:
+        found.setdefault(_dump(entry).decode(), (entry, []))[1].append(name)
+
+    for name, open_copy in copies.items():
+        try:
+            for entry in _each_sound(open_copy(), epochs_max, entries_max, partial(_note, problems, name)):
+                add(entry, name)
+            answered += 1
+        except UnderstudyError as error:
+            problems.append((name, error.message))
+    for file in sorted(directory.glob("journal-*.jsonl")) if directory else ():
+        try:
+            for entry in _entries_in(file):
+                add(entry, "local")
+            answered += 1
+        except OSError as error:
+            problems.append(("local", f"{file.name} cannot be read: {error.strerror}"))
+    if not answered:
+        message = "no copy of the journal can be read"
+        raise StoppedPartWay(message, hint="; ".join(f"{name}: {words}" for name, words in problems))
+    epochs = sorted({entry.epoch for entry, _ in found.values()})[-epochs_max:]
+    entries = sorted(
+        (item for item in found.values() if item[0].epoch in epochs),
+        key=lambda item: (item[0].epoch, item[0].register, item[0].n, item[0].time),
+    )
+    return Gathered(entries[-entries_max:], problems)
+
+
+def _note(problems: list[tuple[str, str]], name: str, words: str) -> None:
+    problems.append((name, words))
+
+
+def _each_sound(vault: Vault, epochs_max: int, entries_max: int, complain: Callable[[str], None]) -> Iterator[Entry]:
+    """Yield a copy's newest entries, and complain of what is none: one entry must not cost the others."""
+    for epoch in vault.sequences(PREFIX)[-epochs_max:]:
+        for n in vault.sequences(prefix_of(epoch))[-entries_max:]:
+            key = f"{prefix_of(epoch)}{numbered(n)}{_SUFFIX}"
+            try:
+                yield _entry_of(vault.read_json(key))
+            except (Corrupt, NotFound) as error:
+                complain(error.message)
+            except (TypeError, AttributeError):
+                complain(f"{key} is no entry of a journal")
+
+
+def _entries_in(file: Path) -> list[Entry]:
+    """Return the entries of a local copy. Raises OSError."""
+    entries = []
+    for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            entries.append(_entry_of(json.loads(line)))
+        except (ValueError, TypeError, AttributeError):  # the line that a kill cut short
+            continue
+    return entries
 
 
 def read_newest(vault: Vault, epoch: int) -> Entry:

@@ -41,6 +41,8 @@ DEFAULT_SECONDS: dict[str, float] = {
     "watch": 5.0,
     "alerts": 2.0,
 }
+#: The control plane of an adapter that asks nobody.
+NO_PLANE = "none"
 _ID_LENGTH = 6
 _ALL = 100
 
@@ -293,7 +295,7 @@ def render(plan: Plan) -> str:
         f"serving {human_seconds(plan.serving_seconds)}, full {human_seconds(plan.full_seconds)}, confirmed "
         f"{human_seconds(plan.confirmed_seconds)} (target {human_seconds(plan.rto_seconds)}){verdict}"
     )
-    planes = sorted({plane for action in plan.actions for plane in action.depends_on})
+    planes = sorted({plane for action in plan.actions for plane in action.depends_on} - {NO_PLANE})
     lines.append(f"depends on {', '.join(planes)}")
     no = refused(plan.gates)
     for gate in plan.gates:

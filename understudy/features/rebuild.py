@@ -118,27 +118,51 @@ def rebuild(
     return run.full(pointer if live else None, pointer)
 
 
-def preview(vault: Vault, target: OnlineStore, *, view: str, as_of: datetime | None = None) -> Report:
-    """Say what ``rebuild`` would do and why, and change nothing. Raises NotReady, Corrupt."""
+def preview(
+    vault: Vault,
+    target: OnlineStore,
+    *,
+    view: str,
+    as_of: datetime | None = None,
+    deletes_max: int = 100,
+    full: bool = False,
+) -> Report:
+    """Say what ``rebuild`` would do and why, and change nothing. Raises NotReady, Corrupt.
+
+    Which values would vanish is known only when a fresh table is compared with the live one: where that could refuse
+    the run, the sentence says so.
+    """
     as_of = in_utc(as_of)
     manifest, watermark = manifest_for(vault, view, as_of)
     pointer = target.pointer()
     live = pointer is not None and pointer.generation in target.generations()
     plan = plan_rebuild(pointer, manifest, manifest_behind(vault, view, pointer), live_exists=live, as_of=_iso(as_of))
+    action, reason = plan.action, plan.reason
+    if full and live and action != "full":
+        action, reason = "full", "a full rebuild was asked for"
     ways = {"nothing": "unchanged", "catch_up": "the live table is caught up", "full": "a fresh table is filled"}
     return Report(
         noun="features",
         name=view,
-        verdict="unchanged" if plan.action == "nothing" else "changed",
+        verdict="unchanged" if action == "nothing" else "changed",
         sentence=(
-            f"{view}: {ways[plan.action]}, for {plan.reason}; sequence {manifest.sequence}, watermark {_iso(watermark)}"
+            f"{view}: {ways[action]}, for {reason}; sequence {manifest.sequence}, watermark {_iso(watermark)}"
+            f"{_unknown(action, pointer if live else None, deletes_max)}"
         ),
         items_total=sum(file.rows for file in manifest.files),
-        items_new=sum(file.rows for file in plan.added) if plan.action == "catch_up" else 0,
+        items_new=sum(file.rows for file in plan.added) if action == "catch_up" else 0,
         watermark=watermark,
         version=str(manifest.sequence),
-        details={"action": plan.action, "reason": plan.reason},
+        details={"action": action, "reason": reason},
     )
+
+
+def _unknown(action: str, live: Pointer | None, deletes_max: int) -> str:
+    """Return what only the run itself finds out; nothing where it cannot refuse."""
+    if action == "nothing" or live is None or live.cells <= deletes_max:
+        return ""
+    when = "refused" if action == "full" else "if that costs more than a fresh table, one is filled, and refused"
+    return f"; {when} if more than {deletes_max:,} values would vanish without a tombstone"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

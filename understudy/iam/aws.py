@@ -9,18 +9,22 @@ https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-writes-enforce
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
+from understudy.errors import InvalidConfig
 from understudy.settings import split_url
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from understudy.iam.needs import Need, Verb
+    from understudy.iam.needs import Identity, Need, Verb
 
 #: Characters without white space that a managed policy may have.
 POLICY_CHARACTERS_MAX = 6144
+#: Managed policies that a role may have before AWS is asked for more.
+POLICIES_MAX = 10
 SCHEMES = frozenset({"s3", "dynamodb", "route53", "route53-health-check"})
 
 _PRESENT = "false"  # of the operator Null: the key is not absent
@@ -68,6 +72,48 @@ def policy(needs: Sequence[Need], *, account: str = "*", kms_keys: Sequence[str]
         *_denials([need for need in mine if need.deny]),
     ]
     return {"Version": "2012-10-17", "Statement": statements} if statements else None
+
+
+def split(document: dict[str, Any], *, identity: Identity) -> tuple[dict[str, Any], ...]:
+    """Return a policy as one document or several that say the same, each within what a managed policy may have.
+
+    Raises:
+        InvalidConfig: a role cannot have so many, or one statement cannot be made shorter.
+    """
+    parts: list[list[dict[str, Any]]] = [[]]
+    for statement in (piece for each in document["Statement"] for piece in _pieces(each, identity)):
+        if parts[-1] and not _fits([*parts[-1], statement]):
+            parts.append([])
+        parts[-1].append(statement)
+    if len(parts) > POLICIES_MAX:
+        raise InvalidConfig(
+            f"the identity {identity!r} needs {len(parts)} policies in AWS, and a role takes {POLICIES_MAX}",
+            hint="keep fewer pairs in one config, or put them below fewer buckets",
+        )
+    return tuple({**document, "Statement": part} for part in parts)
+
+
+def _pieces(statement: dict[str, Any], identity: Identity) -> list[dict[str, Any]]:
+    """Return a statement, or as many of the same with a part of its resources each as are needed to fit."""
+    resources = statement["Resource"]
+    for count in range(1, len(resources) + 1):
+        cut = [resources[len(resources) * i // count : len(resources) * (i + 1) // count] for i in range(count)]
+        pieces = [
+            {**statement, "Sid": f"{statement['Sid']}{i if count > 1 else ''}", "Resource": part}
+            for i, part in enumerate(cut, 1)
+        ]
+        if all(_fits([piece]) for piece in pieces):
+            return pieces
+    raise InvalidConfig(
+        f"the identity {identity!r} needs a statement {statement['Sid']} in AWS that is longer than a policy may be "
+        f"({POLICY_CHARACTERS_MAX} characters)",
+        hint="keep fewer pairs in one config, or put them below fewer prefixes of a bucket",
+    )
+
+
+def _fits(statements: Sequence[dict[str, Any]]) -> bool:
+    whole = {"Version": "2012-10-17", "Statement": statements}
+    return len(json.dumps(whole, separators=(",", ":"))) <= POLICY_CHARACTERS_MAX
 
 
 def partition_of(region: str) -> str:
@@ -121,6 +167,11 @@ def _keys(needs: Sequence[Need], kms_keys: Sequence[str]) -> list[dict[str, Any]
 def _tables(needs: Sequence[Need], account: str) -> list[dict[str, Any]]:
     pointers, data, regions = set(), set(), set()
     for need in needs:
+        if need.verbs != {"work"}:
+            raise InvalidConfig(
+                f"{need.url} is no place of objects, and nothing else is asked of it",
+                hint="name the store of objects that is meant: features have theirs under offline",
+            )
         stem = f"arn:{partition_of(need.access.region)}:dynamodb:{need.access.region}:{account}:table/{need.bucket}"
         pointers.add(stem)
         data.add(f"{stem}__*")

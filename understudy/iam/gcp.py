@@ -8,7 +8,7 @@ https://cloud.google.com/iam/docs/conditions-attribute-reference. On Cloud Stora
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 #: Logical operators that one condition may have: https://cloud.google.com/iam/quotas
 OPERATORS_MAX = 12
+#: Bindings of one role to one principal that differ in their conditions alone; the same page.
+BINDINGS_MAX = 20
 SCHEMES = frozenset({"gs", "bigtable", "gce"})
 
 #: What a listing, or a look at the bucket, is asked of: the bucket itself.
@@ -139,7 +141,7 @@ def grant(identity: Identity, needs: Sequence[Need], *, project: str | None) -> 
         project: where the service account lives.
 
     Raises:
-        InvalidConfig: an endpoint's project is not configured.
+        InvalidConfig: an endpoint's project is not configured, or one role would need too many conditions.
     """
     mine = [need for need in needs if need.scheme in SCHEMES and not need.deny]
     if not mine:
@@ -208,12 +210,18 @@ class _Maker:
             else:
                 wider = ("replace", "put") if verb == "create" else ()  # what may be replaced or put may be created
                 found = asked.difference(*(keys.get((bucket, project, each), ()) for each in wider))  # type: ignore[arg-type]
-                expression = _objects(bucket, found)
-                title = f"{verb} these objects" if expression else ""
-                if found:
+                expressions = _objects(bucket, found)
+                for number, expression in enumerate(expressions, 1):
+                    title = f"{verb} these objects" if expression else ""
+                    title += f", {number} of {len(expressions)}" if len(expressions) > 1 else ""
                     self.bind(f"gs://{bucket}", project, verb, _OBJECTS[verb], title=title, expression=expression)
 
     def tables(self, need: Need) -> None:
+        if need.verbs != {"work"}:
+            raise InvalidConfig(
+                f"{need.url} is no place of objects, and nothing else is asked of it",
+                hint="name the store of objects that is meant: features have theirs under offline",
+            )
         project = need.bucket
         instance_id, _, table = need.path.partition("/")
         instance = f"projects/{project}/instances/{instance_id}"
@@ -243,16 +251,27 @@ class _Maker:
     def grant(self) -> Grant:
         unique = {(b.resource, b.role, b.expression): b for b in self._bindings}
         ordered = sorted(unique.values(), key=lambda b: (b.resource, b.role, b.expression))
+        for (resource, role), count in Counter((b.resource, b.role) for b in ordered).items():
+            if count > BINDINGS_MAX:
+                raise InvalidConfig(
+                    f"the identity {self._identity!r} needs {count} conditional bindings of {role} on {resource}, and "
+                    f"Google Cloud takes {BINDINGS_MAX}",
+                    hint="keep fewer pairs in one config, or put them into another project or bucket",
+                )
         return Grant(self._member, tuple(role for _, role in sorted(self._roles.items())), tuple(ordered))
 
 
-def _objects(bucket: str, keys: set[str]) -> str:
-    """Return the condition that an object is one of these keys or below one of these prefixes; empty: any object."""
+def _objects(bucket: str, keys: set[str]) -> list[str]:
+    """Return conditions, one of which holds when an object is one of these keys or below one of these prefixes.
+
+    Each has as many tests as one may have. An empty one: any object. No keys give none.
+    """
     if "" in keys:
-        return ""
+        return [""]
     stem = f"projects/_/buckets/{bucket}/objects/"
     tests = [
         f'resource.name.startsWith("{stem}{key}")' if key.endswith("/") else f'resource.name == "{stem}{key}"'
         for key in sorted(keys)
     ]
-    return " || ".join(tests)
+    most = OPERATORS_MAX + 1
+    return [" || ".join(tests[at : at + most]) for at in range(0, len(tests), most)]

@@ -4,6 +4,7 @@ An identity is who runs something, with credentials of its own:
 
 - ``replicator`` reads the active site and creates in the vault; it can delete nothing there but its own pointers.
 - ``hydrator`` reads the vault and fills the standby: its serving bucket and its online store.
+- ``copies`` is both in one: what the scheduled flows run as, which copy and then fill in the same run.
 - ``pruner`` reads the vault and deletes packs that nothing names any more.
 - ``failover`` does what the hydrator does, and claims the epoch, writes the journal, moves DNS, capacity and alerts.
 - ``drill`` reads the vault and fills places of its own; it can claim no epoch and moves nothing of production.
@@ -22,7 +23,7 @@ from understudy.settings import Access, Settings, SiteRole, other, split_url
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-Identity = Literal["replicator", "hydrator", "pruner", "failover", "drill", "writer", "exporter", "operator"]
+Identity = Literal["replicator", "hydrator", "copies", "pruner", "failover", "drill", "writer", "exporter", "operator"]
 IDENTITIES: tuple[Identity, ...] = get_args(Identity)
 
 #: Of a bucket: ``list`` (and its clock), ``inspect`` whether it keeps versions, ``read``, ``read_versions``; ``create``
@@ -143,6 +144,10 @@ def _hydrator(settings: Settings, standby: SiteRole) -> list[Need]:
     return needs
 
 
+def _copies(settings: Settings, standby: SiteRole) -> list[Need]:
+    return [*_replicator(settings, standby), *_hydrator(settings, standby)]
+
+
 def _pruner(settings: Settings, standby: SiteRole) -> list[Need]:
     del standby  # the vault is where it is, whoever is active
     return [
@@ -159,7 +164,7 @@ def _failover(settings: Settings, standby: SiteRole) -> list[Need]:
     return [
         *_hydrator(settings, standby),
         _need(settings.vault.url, settings.sites.away, "create", below=("journal/",)),
-        _need(register, where, "list", below=("journal/", "plans/")),
+        _need(register, where, "list", below=("journal/", "plans/", _TOLD)),
         _need(register, where, "read", below=("journal/", "plans/")),
         _need(register, where, "replace", below=(REGISTER,)),
         _need(register, where, "create", below=("journal/",)),
@@ -240,6 +245,7 @@ def _operator(settings: Settings, standby: SiteRole) -> list[Need]:
 _NEEDS: dict[Identity, Callable[[Settings, SiteRole], list[Need]]] = {
     "replicator": _replicator,
     "hydrator": _hydrator,
+    "copies": _copies,
     "pruner": _pruner,
     "failover": _failover,
     "drill": _drill,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -33,7 +34,7 @@ class Policies:
 
     Attributes:
         identity: whose.
-        aws: the policy document; None when nothing of it is in AWS, or it was not asked for.
+        aws: the policy document, however long; None when nothing of it is in AWS, or it was not asked for.
         gcp: roles and bindings; None likewise.
         notes: what the policies cannot say.
     """
@@ -43,15 +44,22 @@ class Policies:
     gcp: Grant | None
     notes: tuple[str, ...]
 
+    def documents(self) -> tuple[dict[str, Any], ...]:
+        """Return the policies of AWS, each within its limit. Raises InvalidConfig when a role cannot have so many."""
+        return aws.split(self.aws, identity=self.identity) if self.aws else ()
+
     def as_json(self) -> dict[str, Any]:
         """Return JSON values."""
-        return {"aws": self.aws, "gcp": self.gcp.as_json() if self.gcp else None, "notes": list(self.notes)}
+        granted = self.gcp.as_json() if self.gcp else None
+        return {"aws": list(self.documents()) or None, "gcp": granted, "notes": list(self.notes)}
 
     def render(self) -> list[str]:
         """Return lines for people: the documents as they are pasted, then the notes."""
         lines = []
-        if self.aws:
-            lines += [f"# {self.identity}, AWS", _json(self.aws)]
+        documents = self.documents()
+        for number, document in enumerate(documents, 1):
+            which = f", {number} of {len(documents)}" if len(documents) > 1 else ""
+            lines += [f"# {self.identity}, AWS{which}", _json(document)]
         if self.gcp:
             lines += [f"# {self.identity}, Google Cloud", _yaml(self.gcp.as_json())]
         if not lines:
@@ -61,8 +69,8 @@ class Policies:
     def files(self) -> dict[str, str]:
         """Return the text of every file, by its path below the chosen folder."""
         found = {}
-        if self.aws:
-            found[f"aws/{self.identity}.json"] = _json(self.aws) + "\n"
+        for number, document in enumerate(self.documents(), 1):
+            found[f"aws/{self.identity}{f'-{number}' if number > 1 else ''}.json"] = _json(document) + "\n"
         if self.gcp:
             found[f"gcp/{self.identity}.json"] = _json(self.gcp.as_json()) + "\n"
             for role in self.gcp.roles:
@@ -90,7 +98,8 @@ def policies_of(
         kms_keys: ARNs of the keys that encrypt buckets in AWS.
 
     Raises:
-        InvalidConfig: an endpoint is in Google Cloud and no project is configured.
+        InvalidConfig: an endpoint is in Google Cloud and no project is configured; or what is needed is more than a
+            cloud lets one identity have.
     """
     needs = needs_of(identity, settings, standby=standby)
     sites = (settings.sites.away, settings.sites.home, settings.register_)
@@ -102,7 +111,9 @@ def policies_of(
         notes.append(S3_NOTE)
     if granted:
         notes += gcp.notes(needs)
-    return Policies(identity, document, granted, (*notes, *outside_the_clouds(settings)))
+    made = Policies(identity, document, granted, (*notes, *outside_the_clouds(settings)))
+    made.documents()
+    return made
 
 
 def write_files(chosen: Sequence[Policies], folder: Path) -> list[Path]:
@@ -119,6 +130,33 @@ def write_files(chosen: Sequence[Policies], folder: Path) -> list[Path]:
             ) from error
         written.append(target)
     return sorted(written)
+
+
+def remove_stale(chosen: Sequence[Policies], folder: Path, *, clouds: Sequence[Cloud]) -> list[Path]:
+    """Remove what an earlier config left for these identities and clouds, which Terraform would go on applying.
+
+    Files of other names are nobody's business here. Returns the removed paths, sorted.
+
+    Raises:
+        InvalidConfig: a file cannot be removed.
+    """
+    kept = {folder / path for each in chosen for path in each.files()}
+    names = "|".join(re.escape(each.identity) for each in chosen)
+    patterns: dict[Cloud, str] = {
+        "aws": rf"aws/({names})(-\d+)?\.json",
+        "gcp": rf"gcp/({names})\.json|gcp/roles/[^/]+/understudy_({names})_\w+\.yaml",
+    }
+    known = re.compile("|".join(patterns[cloud] for cloud in clouds))
+    found = [path for cloud in clouds for path in (folder / cloud).rglob("*") if path.is_file()]
+    stale = sorted(path for path in found if path not in kept and known.fullmatch(path.relative_to(folder).as_posix()))
+    for path in stale:
+        try:
+            path.unlink()
+        except OSError as error:
+            raise InvalidConfig(
+                f"{path} is of an earlier config and cannot be removed: {error.strerror}", hint="remove it by hand"
+            ) from error
+    return stale
 
 
 def _json(value: Any) -> str:  # noqa: ANN401 - any JSON value

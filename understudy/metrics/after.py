@@ -75,7 +75,7 @@ def verified(reports: Sequence[Report]) -> bool:
 def _gathered(service: Service) -> Gathered:
     from understudy.metrics.gather import gather
 
-    return gather(service)
+    return gather(service, seconds=_SEND_SECONDS)
 
 
 def _of_run(
@@ -102,5 +102,5 @@ def _ping(reference: str) -> None:
     ping(secrets.resolve(reference).reveal(), seconds=_SEND_SECONDS)
 
 
-#: A little less than best effort waits, so that an error is said in its own words.
+#: A little less than best effort waits, so that an error is said in its own words, and a store that hangs by name.
 _SEND_SECONDS = BEST_EFFORT_SECONDS - 0.2

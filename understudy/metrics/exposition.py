@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import logging
-import threading
 from typing import TYPE_CHECKING
 
-from understudy.errors import InvalidConfig, UnderstudyError
-from understudy.metrics import instruments
-from understudy.metrics.gather import by_instrument, gather
-from understudy.metrics.instruments import Sample
-from understudy.threads import TookTooLong, within
+from understudy.errors import InvalidConfig
+from understudy.metrics.gather import GATHER_SECONDS, STORES, Turns, by_instrument, gather, up_samples
 
 try:
     from prometheus_client import CollectorRegistry, generate_latest, start_http_server
@@ -22,27 +18,26 @@ except ImportError as missing:
     ) from missing
 
 if TYPE_CHECKING:
+    import threading
     from collections.abc import Iterator
     from wsgiref.simple_server import WSGIServer
 
     from prometheus_client.metrics_core import Metric
 
+    from understudy.metrics.instruments import Sample
     from understudy.service import Service
 
 logger = logging.getLogger("understudy.metrics")
-
-#: Prometheus waits ten seconds for a scrape; a store that hangs is said within that.
-GATHER_SECONDS = 8.0
 
 
 class StoreCollector(Collector):
     """Reads the stores at each scrape. A store that does not answer is a 0, and its old values are gone."""
 
     def __init__(self, service: Service, *, seconds: float = GATHER_SECONDS) -> None:
-        """Name the service; ``seconds`` is what a scrape may take."""
+        """Name the service; ``seconds`` is what each store may take, both at once."""
         self._service = service
         self._seconds = seconds
-        self._one = threading.Lock()
+        self._turns = Turns()
 
     def describe(self) -> list[Metric]:
         """Return nothing: registering must not read the stores."""
@@ -57,27 +52,12 @@ class StoreCollector(Collector):
             yield family
 
     def read(self) -> tuple[Sample, ...]:
-        """Return the values; ``understudy_up`` 0 alone when nothing could be read, or not in time."""
+        """Return the values; of a store that could not be read, or not in time, ``understudy_store_up`` 0 alone."""
         try:
-            gathered = within(self._seconds, self._gather, name="gather")
-        except TookTooLong as slow:
-            logger.warning("nothing can be measured: %s", slow)
-        except UnderstudyError as error:
-            logger.warning("nothing can be measured: %s", error.message)
+            gathered = gather(self._service, seconds=self._seconds, turns=self._turns)
         except Exception as error:  # noqa: BLE001 - a scrape must be answered, and by a 0 rather than by silence
             logger.warning("nothing can be measured: unexpected %s", type(error).__name__)
-        else:
-            return gathered
-        return (Sample(instruments.UP, 0.0, {"service": self._service.name}),)
-
-    def _gather(self) -> tuple[Sample, ...]:
-        # One at a time: scrapes of a store that hangs must not pile threads up.
-        if not self._one.acquire(timeout=self._seconds):
-            raise TookTooLong("an earlier scrape still waits for the stores")
-        try:
-            gathered = gather(self._service)
-        finally:
-            self._one.release()
+            return tuple(up_samples(self._service.name, STORES))
         for store, problem in gathered.problems.items():
             logger.warning("the %s cannot be read: %s", store, problem)
         return gathered.samples

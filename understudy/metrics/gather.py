@@ -3,29 +3,35 @@
 from __future__ import annotations
 
 import re
+import threading
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from understudy import opening
 from understudy.errors import Refused, UnderstudyError
 from understudy.metrics import instruments as i
 from understudy.metrics.instruments import Instrument, Sample
 from understudy.status import judge
-from understudy.threads import ThreadPool
+from understudy.threads import ThreadPool, TookTooLong, within
 from understudy.vault.pointers import proven_key, watermark_key
 from understudy.vault.store import Vault
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Collection, Mapping
+    from concurrent.futures import Future
 
     from understudy.failover.register import State
     from understudy.service import Service
     from understudy.settings import ComponentName, Pair, SiteRole
     from understudy.status import Row
 
+T = TypeVar("T")
+
 _READERS = 8
-_STORES = ("vault", "register")
+STORES = ("vault", "register")
+#: Prometheus waits ten seconds for a scrape; a store that hangs is said within that.
+GATHER_SECONDS = 8.0
 _ROLES: tuple[SiteRole, ...] = ("home", "away")
 
 
@@ -64,33 +70,48 @@ def proof_kind(by: str) -> str:
     return found[0] if found else "unknown"
 
 
-def gather(service: Service) -> Gathered:
-    """Read every gauge. Never raises for a store that cannot be read: that is a value too."""
+class Turns:
+    """Lets one read of a store run at a time: those of a store that hangs must not pile up."""
+
+    def __init__(self) -> None:
+        """Begin with no read under way."""
+        self._locks = {store: threading.Lock() for store in STORES}
+
+    def read(self, store: str, seconds: float, action: Callable[[], T]) -> T:
+        """Return what ``action`` reads; raise TookTooLong when it, or the one before it, has not ended in time."""
+
+        def take_turn() -> T:
+            if not self._locks[store].acquire(timeout=seconds):
+                raise TookTooLong(f"an earlier reading of the {store} has not ended")
+            try:
+                return action()
+            finally:
+                self._locks[store].release()
+
+        return within(seconds, take_turn, name=f"reading the {store}")
+
+
+def gather(service: Service, *, seconds: float = GATHER_SECONDS, turns: Turns | None = None) -> Gathered:
+    """Read every gauge. Never raises for a store that cannot be read: that is a value too.
+
+    Args:
+        service: whose.
+        seconds: for each store, both at once; one that hangs hides nothing of the other.
+        turns: of whoever reads again and again.
+    """
     problems: dict[str, str] = {}
     samples: list[Sample] = []
-    state: State | None = None
-    pointers: _Pointers | None = None
-    with ThreadPool(2, thread_name_prefix="gather") as pool:
-        of_register = pool.submit(_of_register, service)
-        of_vault = pool.submit(_Pointers.read, service)
-        try:
-            state, found = of_register.result()
-            samples += found
-        except UnderstudyError as error:
-            problems["register"] = error.message
-        try:
-            pointers = of_vault.result()
-            samples += pointers.samples(service)
-        except UnderstudyError as error:
-            problems["vault"] = error.message
-    name = {"service": service.name}
-    up = [
-        Sample(i.UP, float(not problems), name),
-        *(
-            Sample(i.STORE_UP, float(store not in problems), {**name, "store": store})
-            for store in ("vault", "register")
-        ),
-    ]
+    turns = turns or Turns()
+    with ThreadPool(len(STORES), thread_name_prefix="gather") as pool:
+        of_register = pool.submit(turns.read, "register", seconds, lambda: _of_register(service))
+        of_vault = pool.submit(turns.read, "vault", seconds, lambda: _Pointers.read(service))
+        from_register = _result(of_register, "register", problems)
+        pointers = _result(of_vault, "vault", problems)
+    state, found = from_register or (None, [])
+    samples += found
+    if pointers is not None:
+        samples += pointers.samples(service)
+    up = up_samples(service.name, problems)
     rows: tuple[Row, ...] = ()
     if state is not None and pointers is not None:
         standby: SiteRole = "away" if state.active == "home" else "home"
@@ -106,6 +127,26 @@ def gather(service: Service) -> Gathered:
         )
     quiet = state is not None and state.holder is None
     return Gathered((*up, *_targets(service), *samples), problems, rows, quiet)
+
+
+def _result(job: Future[T], store: str, problems: dict[str, str]) -> T | None:
+    """Return what was read, or None with the reason among the problems."""
+    try:
+        return job.result()
+    except UnderstudyError as error:
+        problems[store] = error.message
+    except TookTooLong as slow:
+        problems[store] = str(slow)
+    except Exception as error:  # noqa: BLE001 - what one store holds must not hide the other
+        problems[store] = f"unexpected {type(error).__name__}"
+    return None
+
+
+def up_samples(name: str, problems: Collection[str]) -> list[Sample]:
+    """Return for a service which stores could be read: 1 for all, and for each that is not among the problems."""
+    labels = {"service": name}
+    stores = [Sample(i.STORE_UP, float(store not in problems), {**labels, "store": store}) for store in STORES]
+    return [Sample(i.UP, float(not problems), labels), *stores]
 
 
 def _targets(service: Service) -> list[Sample]:

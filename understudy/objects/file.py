@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
     from understudy.errors import UnderstudyError
 
-_OWN_FOLDER = ".understudy"
 _MAKE_TRIES = 5
 _NANOSECONDS = 1_000_000_000
 
@@ -43,6 +42,9 @@ class FileStore:
     Args:
         folder: absolute path of the folder; a store's prefix is simply a deeper folder.
     """
+
+    #: Where the lock and what is half written lie.
+    own_folder: ClassVar[str] = ".understudy"
 
     ABILITIES: ClassVar[dict[str, str]] = {
         "create once": "a hard link",
@@ -135,7 +137,7 @@ class FileStore:
 
     def _path(self, key: str) -> Path:
         segments = key.split("/")
-        if any(segment in ("", ".", "..") for segment in segments) or "\0" in key or segments[0] == _OWN_FOLDER:
+        if any(segment in ("", ".", "..") for segment in segments) or "\0" in key or segments[0] == self.own_folder:
             message = f"{key!r} cannot be a file's name below {self._root}"
             raise Unsupported(message, hint="use keys without empty parts, . and ..")
         path = self._root.joinpath(*segments)
@@ -157,7 +159,7 @@ class FileStore:
         if not self._root.is_dir():
             message = f"the folder {self._root} does not exist"
             raise NotFound(message, hint="mount it or make it", next_command=f"mkdir -p {self._root}")
-        self._inside(self._root / _OWN_FOLDER, _OWN_FOLDER)
+        self._inside(self._root / self.own_folder, self.own_folder)
 
     def _read(self, key: str, start: int, length: int | None, version: str | None) -> bytes:
         if version is not None:
@@ -184,7 +186,7 @@ class FileStore:
         self, key: str, parts: Iterable[bytes], size: int, *, expected: str | None = None, conditional: bool = False
     ) -> ObjectInfo:
         path = self._path(key)
-        temporary = self._root / _OWN_FOLDER / f"{os.getpid()}-{threading.get_ident()}-{secrets.token_hex(8)}"
+        temporary = self._root / self.own_folder / f"{os.getpid()}-{threading.get_ident()}-{secrets.token_hex(8)}"
         try:
             self._check_root()
             temporary.parent.mkdir(exist_ok=True)
@@ -235,7 +237,7 @@ class FileStore:
     def _lock(self) -> Iterator[None]:
         """Hold the folder's lock against other threads and processes; the kernel lets go when the holder dies."""
         self._check_root()
-        own = self._root / _OWN_FOLDER
+        own = self._root / self.own_folder
         own.mkdir(exist_ok=True)
         descriptor = os.open(own / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
@@ -252,7 +254,7 @@ class FileStore:
             return  # deleted meanwhile, or nothing has this prefix
         for entry in entries:
             key = above + entry.name
-            if key == _OWN_FOLDER or not (key.startswith(prefix) or prefix.startswith(key + "/")):
+            if key == self.own_folder or not (key.startswith(prefix) or prefix.startswith(key + "/")):
                 continue
             if entry.is_symlink():
                 self._check_link(folder, key)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from understudy.artifacts.catalog import all_manifests
+from understudy.artifacts.catalog import all_manifests, revisions
 from understudy.errors import Conflict, Corrupt, NotFound, NotReady
 from understudy.vault.documents import shown
 from understudy.vault.store import is_number, numbered, to_json
@@ -121,11 +121,12 @@ def _compose(
 ) -> SetManifest:
     pinned_index, named = _newest_index(vault, service, index) if index else (None, None)
     name = model or named
-    manifests = all_manifests(vault, name)
-    if len({manifest.model for manifest in manifests}) > 1:
+    # Counted before they are read: a model that is not to be pinned may be damaged.
+    if name is None and len({names[0] for names in revisions(vault)}) > 1:
         message = f"no set of {service} yet: index {index} does not say which of the vault's models made it"
         hint = 'write COMMENT ON TABLE ... \'{"model": NAME, "model_digest": DIGEST}\' at its source'
         raise NotReady(message, hint=hint)
+    manifests = all_manifests(vault, name)
     if not manifests:
         lacking = f"model {name} is not in the vault" if name else "the vault holds no model"
         message = f"no set of {service} yet: {lacking}"
@@ -167,10 +168,10 @@ def set_of(key: str, value: Any) -> SetManifest:  # noqa: ANN401 - any JSON valu
         )
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         message = f"{key} is not a set: {shown(str(error))}"
-        raise Corrupt(message, hint="restore it from the bucket's versions, or compose the set again") from error
+        raise Corrupt(message, hint="restore it from the bucket's versions") from error
     if key != f"{SETS_PREFIX}{found.service}/{numbered(found.sequence)}.json":
         message = f"{key} says that it is set {found.sequence} of {shown(found.service)}"
-        raise Corrupt(message, hint="restore it from the bucket's versions, or compose the set again")
+        raise Corrupt(message, hint="restore it from the bucket's versions")
     return found
 
 

@@ -28,6 +28,7 @@ _MANIFEST = re.compile(
     r"artifacts/[^/]+/[^/]+/[0-9]+\.json|vectors/[^/]+/[0-9]+/manifest\.json|(?:features|sets)/[^/]+/[0-9]+\.json"
 )
 _FIELD = re.compile(rb'\{"signature":"ed25519:([A-Za-z0-9+/]{43}=):([A-Za-z0-9+/]{86}==)",')
+_ATTESTED = re.compile(r"ed25519:([A-Za-z0-9+/]{43}=):([A-Za-z0-9+/]{86}==)")
 _CONTEXT = "understudy-manifest-1"
 _KEY_BYTES = 32
 _LINE = "ed25519:"
@@ -97,9 +98,15 @@ class Signing:
         """Read the private key, if there is to be one: called before long work, so that none of it is for nothing.
 
         Raises:
-            InvalidConfig: it cannot be had, is no key, or its public half is not trusted by this very config.
+            InvalidConfig: it cannot be had, is no key, or its public half is not trusted by this very config; or there
+                is none, where only signed manifests are read: what this config would write, it would refuse to read.
         """
         with self._lock:
+            if self._private_key is None and self.trust:
+                raise InvalidConfig(
+                    "vault.trust asks for signatures, and vault.sign_with names no key to sign with",
+                    hint="set vault.sign_with where this service writes into its vault; who only reads needs no key",
+                )
             if self._private_key is None or self._signer is not None:
                 return
             signer = _private(self._private_key())
@@ -112,13 +119,13 @@ class Signing:
             self._signer = signer
 
     def sign(self, key: str, data: bytes) -> bytes:
-        """Return a manifest (a JSON object with at least one field) with its signature; unchanged where none is made.
+        """Return a manifest (a JSON object with at least one field) with its signature; unchanged where none is asked.
 
         Raises InvalidConfig when the private key cannot be had.
         """
+        self.ready()
         if self._private_key is None:
             return data
-        self.ready()
         if self._signer is None or not data.startswith(b"{"):
             message = f"{key} is not a JSON object"
             raise ValueError(message)
@@ -144,12 +151,12 @@ class Signing:
             message = f"{key} is not signed, and vault.trust asks for a signature"
             raise Corrupt(
                 message,
-                hint="somebody else may have written it: restore it from the bucket's versions; manifests from before "
-                "vault.trust was set are signed once, by: understudy vault sign",
+                hint="somebody else may have written it, or taken its signature off: restore it from the bucket's "
+                "versions; how a vault from before vault.trust was set is signed, once, is in docs/formats.md",
             )
         if not _proven(public, signature, self._covered(key, plain)):
             message = f"{key} is not what {key_id(public)} signed: it was changed, or belongs under another name"
-            raise Corrupt(message, hint="restore it from the bucket's versions, or push again from the source")
+            raise Corrupt(message, hint="restore it from the bucket's versions")
         if public not in (self.trust or (self.signer,)):
             message = f"{key} is signed by {key_id(public)}, which vault.trust does not name"
             raise Corrupt(
@@ -158,6 +165,49 @@ class Signing:
                 "vault: restore the object from the bucket's versions and look at who may write there",
             )
         return plain
+
+    def attest(self, what: str, text: str) -> str | None:
+        """Return the signature of a statement that is no manifest, as one line; None where none is asked for.
+
+        Args:
+            what: of which kind it is, so that a signature of one kind is none of another.
+            text: what is signed, beside the kind and the service.
+
+        Raises:
+            InvalidConfig: as ``ready``.
+        """
+        self.ready()
+        if self._signer is None:
+            return None
+        signature = base64.b64encode(self._signer.sign(self._stated(what, text)))
+        return f"{_LINE}{self._line.decode()}:{signature.decode()}"
+
+    def require_attested(self, key: str, what: str, text: str, signature: object) -> None:
+        """Prove the signature of a statement, if any keys are trusted.
+
+        Args:
+            key: where it stands, for the sentence.
+            what: as it was signed.
+            text: as it was signed.
+            signature: the line that ``attest`` gave, or what stands in its place.
+
+        Raises:
+            Corrupt: unsigned, changed, or signed by a key that is not trusted.
+        """
+        if not self.trust:
+            return
+        hint = "somebody else may have written it: restore it from the bucket's versions, or make it again"
+        found = _ATTESTED.fullmatch(signature) if isinstance(signature, str) else None
+        if found is None:
+            raise Corrupt(f"{key} is not signed, and vault.trust asks for a signature", hint=hint)
+        public = base64.b64decode(found[1])
+        if not _proven(public, base64.b64decode(found[2]), self._stated(what, text)):
+            raise Corrupt(f"{key} is not what {key_id(public)} signed", hint=hint)
+        if public not in self.trust:
+            raise Corrupt(f"{key} is signed by {key_id(public)}, which vault.trust does not name", hint=hint)
+
+    def _stated(self, what: str, text: str) -> bytes:
+        return f"understudy-{what}-1\n{self.service}\n{text}".encode()
 
     def _covered(self, key: str, plain: bytes) -> bytes:
         return f"{_CONTEXT}\n{self.service}\n{key}\n".encode() + plain

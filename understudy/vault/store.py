@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from understudy.errors import Conflict, Corrupt, NotFound, Refused, Unsupported
 from understudy.vault.documents import DOCUMENT_BYTES_MAX, parse_json
+from understudy.vault.founding import FoundingStore
 from understudy.vault.seal import Damaged, is_sealed, seal, unseal
 from understudy.vault.signing import is_manifest, split
 
@@ -23,7 +25,7 @@ _DIGITS = 8
 _NUMBERED = re.compile(rf"([0-9]{{{_DIGITS}}})(?:[/.]|$)")
 _APPEND_TRIES = 100
 _POINTER_HINT = "remove it; the next run writes it again"
-_OBJECT_HINT = "restore it from the bucket's own versions, or push again"
+_OBJECT_HINT = "restore it from the bucket's own versions"
 
 
 def numbered(sequence: int) -> str:
@@ -59,6 +61,11 @@ class Vault:
     def url(self) -> str:
         """Where the vault is."""
         return self.store.url
+
+    @property
+    def bare(self) -> ObjectStore:
+        """The store itself, where a write makes no vault of it: for probes."""
+        return self.store.bare if isinstance(self.store, FoundingStore) else self.store
 
     def put_once(self, key: str, data: bytes) -> bool:
         """Write an immutable object: a manifest with its signature, and what is JSON with the digest of itself.
@@ -226,11 +233,11 @@ class Vault:
 
 
 def open_vault(store: ObjectStore, *, service: str | None = None, signing: Signing | None = None) -> Vault:
-    """Open the vault in a store, making an empty one on first use.
+    """Open the vault in a store. That only reads: what is no vault yet becomes one by the first write to it.
 
     Args:
         store: where it lies.
-        service: whose vault it is: written down on first use, and compared ever after. None: not asked.
+        service: whose vault it is: written down by the first write, and compared at every opening. None: not asked.
         signing: see ``Vault``.
 
     Raises:
@@ -241,17 +248,29 @@ def open_vault(store: ObjectStore, *, service: str | None = None, signing: Signi
     try:
         found = vault.read_json(FORMAT_KEY)
     except NotFound:
-        identity = {"service": service} if service else {}
+        return Vault(FoundingStore(store, partial(_make, vault, service)), signing)
+    _compare(found, service, store.url)
+    return vault
+
+
+def _make(vault: Vault, service: str | None) -> None:
+    """Make a store a vault, and a service's own. Raises Unsupported, Refused when it became another one meanwhile."""
+    identity = {"service": service} if service else {}
+    try:
         vault.put_once(FORMAT_KEY, to_json({"format": FORMAT_VERSION, "what": "understudy vault", **identity}))
-        return vault
+    except Conflict:
+        _compare(vault.read_json(FORMAT_KEY), service, vault.url)
+
+
+def _compare(found: Any, service: str | None, url: str) -> None:  # noqa: ANN401 - any JSON value
+    """Raise Unsupported or Refused unless ``format.json`` is one of this software and this service."""
     if not isinstance(found, dict) or found.get("what") != "understudy vault":
-        message = f"{store.url} holds something that is not a vault"
+        message = f"{url} holds something that is not a vault"
         raise Unsupported(message, hint="name an empty bucket or prefix under vault.url")
     if found.get("format") != FORMAT_VERSION:
-        message = f"the vault in {store.url} has format {found.get('format')!r}, this software reads {FORMAT_VERSION}"
+        message = f"the vault in {url} has format {found.get('format')!r}, this software reads {FORMAT_VERSION}"
         raise Unsupported(message, hint="use the version of understudy that wrote it, or a later one")
     # A vault of an early version does not say whose it is.
     if service and found.get("service", service) != service:
-        message = f"the vault in {store.url} belongs to the service {found['service']!r}, this config is for {service}"
+        message = f"the vault in {url} belongs to the service {found['service']!r}, this config is for {service}"
         raise Refused(message, hint="give each service a bucket or prefix of its own under vault.url")
-    return vault

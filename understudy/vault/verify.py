@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from blake3 import blake3
 
-from understudy.artifacts.catalog import read_manifest, revisions
-from understudy.errors import Corrupt, NotFound, Permanent
+from understudy.artifacts.catalog import DAMAGE, read_manifest, revisions
+from understudy.errors import Corrupt, NotFound
 from understudy.objects.parts import pieces
 from understudy.report import human_bytes, human_seconds, quiet
 from understudy.threads import ThreadPool
@@ -113,7 +113,8 @@ def verify(vault: Vault, *, deep: bool, progress: Progress = quiet) -> VerifyRes
     model file its SHA-256, each Parquet file its digest.
 
     Raises:
-        Transient, Denied: the store does not answer; what is wrong in it is never raised.
+        Transient, Denied, InvalidConfig: the store does not answer, or not to this config's identity and keys; what is
+            wrong in it is never raised.
     """
     return _Check(vault, deep=deep, progress=progress).run()
 
@@ -179,7 +180,7 @@ class _Check:
     def _load(self) -> ChunkIndex:
         try:
             return load_index(self._vault)
-        except Permanent as error:
+        except DAMAGE as error:
             self._problems.append(error.message)
             return ChunkIndex()
 
@@ -303,7 +304,7 @@ class _Check:
             try:
                 for file in read(key, self._vault.read_json(key)):
                     found.setdefault(file.key, file)
-            except Permanent as error:
+            except DAMAGE as error:
                 self._problems.append(error.message)
             except (KeyError, TypeError, ValueError, AttributeError) as error:
                 self._problems.append(f"{key} is not a manifest: {error!r}")
@@ -333,7 +334,7 @@ class _Check:
 def _tried(vault: Vault, names: tuple[str, str, int]) -> ArtifactManifest | str:
     try:
         return read_manifest(vault, *names)
-    except Permanent as error:
+    except DAMAGE as error:
         return error.message
 
 
@@ -358,7 +359,7 @@ def _read_pack(vault: Vault, name: str, rows: list[Location], needed: set[bytes]
     for row in rows:
         try:
             decode_proven(memoryview(data)[row.offset : row.offset + row.length], row, "the index")
-        except Permanent as error:
+        except DAMAGE as error:
             wrong.append(error.message)
             users += row.id in needed
     if chunk_id(data).hex() == name and not wrong:
@@ -384,7 +385,7 @@ def _prove(vault: Vault, info: ObjectInfo) -> tuple[int, bool | None, str | None
             return info.size, vault.prove(info.key), None
         if info.key.startswith(INDEX_PREFIX) and info.key.endswith(".parquet"):
             return info.size, prove_shard(vault, info.key), None
-    except Permanent as error:
+    except DAMAGE as error:
         return info.size, None, error.message
     return 0, None, None
 
@@ -394,7 +395,7 @@ def _read_file(reader: ChunkReader, what: str, file: ArtifactFile) -> tuple[int,
     try:
         for part in reader.stream((Chunk(bytes.fromhex(name), length) for name, length in file.chunks), what):
             digest.update(part)
-    except Permanent as error:
+    except DAMAGE as error:
         return file.size, f"{what} cannot be restored: {error.message}"
     if digest.hexdigest() != file.sha256:
         return file.size, f"{what} gives SHA-256 {digest.hexdigest()}, its manifest says {file.sha256}"

@@ -10,6 +10,7 @@ from psycopg import sql
 
 from understudy.errors import Unsupported
 from understudy.vectors.interface import Column, Description, Hnsw, NoSuchIndex, PlainIndex, Schema
+from understudy.vectors.pgvector_definition import settled
 
 if TYPE_CHECKING:
     import psycopg
@@ -113,7 +114,7 @@ def _columns(
                 message = f"column {name} ({declared}) of {table} has no dimension"
                 raise Unsupported(message, hint=f"declare it: ALTER TABLE {table} ALTER {name} TYPE {kind}(384)")
             dimensions[name] = (int(modifier), _ELEMENTS[kind])
-            columns.append(Column(name, "vector", declared.rpartition(".")[2], nullable=not not_null))
+            columns.append(Column(name, "vector", declared.rpartition(".")[2], not not_null, default))
             continue
         if kind not in _KINDS:
             message = f"column {name} ({declared}) of {table} has a type that cannot be carried exactly yet"
@@ -159,7 +160,7 @@ def _indexes(
             extent = " over an expression or part of the rows" if method == "hnsw" else ""
             message = f"the index {name} of {table} is {method}{extent}"
             raise Unsupported(message, hint="HNSW over the whole vector column is what is rebuilt")
-        plain.append(PlainIndex(name, definition, unique, primary))
+        plain.append(PlainIndex(name, settled(definition), unique, primary))
         if primary:
             keys = list(names)
     return hnsw, plain, keys

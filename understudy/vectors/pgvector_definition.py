@@ -42,6 +42,9 @@ _TOKEN = re.compile(
     re.VERBOSE,
 )
 
+_VARCHAR = r"'(?:[^']|'')*+'::character varying"
+_VARCHARS_AS_TEXT = re.compile(rf"\(ARRAY\[({_VARCHAR}(?:, {_VARCHAR})*)\]\)::text\[\]")
+
 #: The declared types of each kind of column.
 _DECLARED: dict[Kind, set[str]] = {
     "text": {"text", "character varying"},
@@ -181,6 +184,19 @@ def read(schema: Schema) -> Definition:
             raise Unreadable(what, "unique and primary are true or false", index.definition)
         indexes.append(read_index(index.definition, names, what))
     return Definition(tuple(_column(schema, column) for column in schema.columns), tuple(indexes))
+
+
+def settled(definition: str) -> str:
+    """Return an index's definition as PostgreSQL tells it once it was made from its own words.
+
+    ``title IN ('a', 'b')`` over a varchar is told with a cast of the whole array, which, run again, is told as casts of
+    its members; from then on it stays so.
+    """
+
+    def members(found: re.Match[str]) -> str:
+        return f"ARRAY[{', '.join(f'({member})::text' for member in re.findall(_VARCHAR, found[1]))}]"
+
+    return _VARCHARS_AS_TEXT.sub(members, definition)
 
 
 def read_type(text: str, what: str = "the type") -> sql.Composed:

@@ -148,17 +148,41 @@ def rebuild(
     )
 
 
-def preview(vault: Vault, target: VectorStore, *, index: str, sequence: int | None = None) -> Report:
-    """Say what ``rebuild`` would do, and change nothing. Raises NotFound, Corrupt, Unsupported."""
+def preview(
+    vault: Vault,
+    target: VectorStore,
+    *,
+    index: str,
+    sequence: int | None = None,
+    deletes_max: int = DELETES_MAX,
+    full: bool = False,
+) -> Report:
+    """Say what ``rebuild`` would do, and change nothing.
+
+    Which rows would vanish is known only when all are loaded, so the count of rows says what is sure: the least that
+    would vanish; the sentence says so where more are possible than may.
+
+    Raises:
+        NotFound: the vault has no such index or sequence.
+        Refused: more rows than ``deletes_max`` would vanish for certain.
+        Conflict: something newer is served, and no sequence was named.
+        Corrupt: the manifest is not what was written, or holds what is no definition of a table or an index.
+        Unsupported: a later version wrote it.
+    """
     manifest = manifests.wanted(vault, index, sequence)
     served = _served(target)
-    if served is not None and _serves(served, manifest):
+    if not full and served is not None and _serves(served, manifest):
         changed, words = False, f"unchanged, sequence {manifest.sequence} is served with {served.rows:,} rows"
     else:
-        stands = f"{served.rows:,} rows" if served is not None else "nothing"
+        if sequence is None:
+            _refuse_older(served, manifest, vault)
+        standing = served.rows if served is not None else 0
+        _refuse_deletes(index, standing - manifest.rows, deletes_max)
+        stands = f"{standing:,} rows" if served is not None else "nothing"
         known = Rebuilt.read(served.labels).sequence if served is not None else None
         from_words = f"sequence {known}, {stands}" if known is not None else stands
-        changed, words = True, f"{from_words} -> sequence {manifest.sequence}, {manifest.rows:,} rows"
+        unknown = "" if standing <= deletes_max else f"; refused if more than {deletes_max:,} of the rows would vanish"
+        changed, words = True, f"{from_words} -> sequence {manifest.sequence}, {manifest.rows:,} rows{unknown}"
     return Report(
         noun="vectors",
         name=index,

@@ -65,12 +65,12 @@ def test_the_pointer_moves_after_every_file(vault, target):
 def test_a_second_run_writes_nothing_and_reads_no_chunks(vault, target):
     hydrate(vault, target, model="m")
     target.keys.clear()
-    vault.store.keys.clear()
+    vault.bare.keys.clear()
     report = hydrate(vault, target, model="m")
     assert "m 2: unchanged, 5 of 5 files there, serves 2" == report.sentence
     assert ("unchanged", 0, 0) == (report.verdict, report.bytes_read, report.bytes_sent)
     assert not [key for method, key in target.keys if method in ("put_stream", "put", "replace", "create")]
-    assert not [key for _, key in vault.store.keys if key.startswith(("packs/", "index/"))]
+    assert not [key for _, key in vault.bare.keys if key.startswith(("packs/", "index/"))]
     assert {"list", "head", "get"} == {method for method, _ in target.keys}
 
 

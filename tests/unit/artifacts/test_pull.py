@@ -5,9 +5,11 @@ import hashlib
 import pytest
 
 from tests.models import model_files
+from understudy.artifacts.hydrate import hydrate, verify_hydrated
 from understudy.artifacts.pull import diff_versions, pull
 from understudy.artifacts.replicate import push
-from understudy.errors import Corrupt, NotFound
+from understudy.errors import Corrupt, NotFound, Refused
+from understudy.objects.file import FileStore
 from understudy.objects.memory import MemoryStore
 from understudy.vault.store import open_vault
 
@@ -44,6 +46,38 @@ def test_pulled_again_a_damaged_file_is_made_right_and_the_others_are_kept(vault
     report = pull(vault, tmp_path, model="m", version="2")
     assert 1 == report.items_new
     assert hashlib.sha256(V2["model.safetensors"]).digest() == hashlib.sha256(path.read_bytes()).digest()
+
+
+@pytest.mark.parametrize("mark", ["pointers/m.json", ".understudy/lock"])
+def test_a_folder_that_is_a_store_is_refused_and_stays_as_it_was(vault, tmp_path, mark):
+    (tmp_path / mark).parent.mkdir()
+    (tmp_path / mark).write_bytes(b"{}")
+    with pytest.raises(Refused, match="that folder is a store") as refused:
+        pull(vault, tmp_path, model="m", version="1")
+    assert 4 == refused.value.exit_code
+    assert {mark: b"{}"} == files_in(tmp_path)
+
+
+def test_a_serving_bucket_serves_on_after_a_pull_into_it_was_asked_for(vault, tmp_path):
+    serving = FileStore(tmp_path)
+    hydrate(vault, serving, model="m", version="2")
+    with pytest.raises(Refused, match="that folder is a store"):
+        pull(vault, tmp_path, model="m", version="1")
+    assert "2" == verify_hydrated(vault, serving, model="m").version
+
+
+def test_a_pull_that_was_stopped_is_completed_by_the_same_one(vault, tmp_path, monkeypatch):
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("understudy.artifacts.pull._Folder.replace", stop)
+        with pytest.raises(KeyboardInterrupt):
+            pull(vault, tmp_path, model="m", version="1")
+    (tmp_path / ".understudy-pull").mkdir()  # a kill leaves it
+    (tmp_path / ".understudy-pull" / "1-2-3").write_bytes(b"half")
+    assert 0 == pull(vault, tmp_path, model="m", version="1").items_new
+    assert {f"m/1/{path}": data for path, data in V1.items()} == files_in(tmp_path)
 
 
 def test_an_unknown_version_says_what_there_is(vault, tmp_path):

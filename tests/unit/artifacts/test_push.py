@@ -60,12 +60,12 @@ def test_a_first_push_keeps_every_file_with_its_sha256(source, vault):
 def test_an_unchanged_push_reads_no_model_bytes_and_no_index(source, vault):
     push(source, vault)
     watched = FaultyStore(source)
-    vault.store.keys.clear()
+    vault.bare.keys.clear()
     [report] = push(watched, vault)
     assert "m 1: unchanged, 0 of 5 files new, 0 B sent" == report.sentence
     assert ("unchanged", 0, 0) == (report.verdict, report.bytes_read, report.bytes_sent)
     assert {"list"} == set(watched.calls)
-    assert [("list", "artifacts/"), ("get", "artifacts/m/1/00000001.json")] == vault.store.keys
+    assert [("list", "artifacts/"), ("get", "artifacts/m/1/00000001.json")] == vault.bare.keys
 
 
 def test_a_version_with_one_layer_changed_crosses_in_that_layer(source, vault):
@@ -231,19 +231,19 @@ def test_a_version_that_vanishes_while_it_is_read_is_held(tmp_path, vault):
 
 def test_a_manifest_is_written_after_its_chunks_are_in_the_index(source, vault):
     push(source, vault)
-    written = [key.split("/")[0] for method, key in vault.store.keys if method == "create"]
+    written = [key.split("/")[0] for method, key in vault.bare.keys if method == "create"]
     assert ["format.json", "packs", "index", "artifacts"] == written
 
 
 def test_a_push_that_failed_leaves_nothing_visible_and_the_next_sends_what_is_missing(source, vault):
-    vault.store.fail("create", key="index/")
+    vault.bare.fail("create", key="index/")
     with pytest.raises(Unreachable):
         push(source, vault)
     assert [] == keys(vault, "artifacts/")
     found = verify(vault, deep=True)
     assert (True, 1) == (found.ok, found.orphans)
     packs = keys(vault, "packs/")
-    vault.store.heal()
+    vault.bare.heal()
     [report] = push(source, vault)
     assert packs == keys(vault, "packs/")
     assert 0 == report.items_new
@@ -335,3 +335,15 @@ def test_progress_reaches_its_total(source, vault):
     push(source, vault, progress=lambda what, done, total, unit: seen.append((what, done, total, unit)))
     total = sum(len(data) for data in model_files().values())
     assert ("m 1", total, total, "bytes") == seen[-1]
+
+
+def test_a_share_is_said_only_where_it_is_one(vault):
+    tiny = MemoryStore("source")
+    put_model(tiny, files={"notes.txt": b"abc"})
+    (report,) = push(tiny, vault)
+    assert report.bytes_sent > report.bytes_total == 3
+    assert "%" not in report.sentence
+    put_model(tiny, version="2")
+    (report,) = push(tiny, vault)
+    assert report.bytes_sent <= report.bytes_total
+    assert " %) in " in report.sentence

@@ -141,12 +141,18 @@ def test_every_command_prints_one_value_of_its_documented_shape(lines, capsys):
     assert {} == failed
 
 
+def test_the_status_shows_a_hold_and_how_to_lift_it(lines, capsys):
+    assert 0 == lines("failover hold --reason INC-4711")
+    capsys.readouterr()
+    assert 5 == lines("status")
+    shown = json.loads(capsys.readouterr().out)
+    assert ("INC-4711", "understudy failover release") == (shown["hold"]["reason"], shown["next"])
+
+
 def test_a_failover_prints_its_plan_its_outcome_its_orders_and_its_report(request, printed, tmp_path):
     request.getfixturevalue("folder")
     assert "nothing" == printed("failover", "abort", "--yes", "--reason", "x")[1]["verdict"]
     assert "held" == printed("failover", "hold", "--reason", "x")[1]["verdict"]
-    code, shown = printed("status")
-    assert (5, "x", "understudy failover release") == (code, shown["hold"]["reason"], shown["next"])
     code, refused = printed("failover", "plan")  # a refused plan is a plan, with exit code 4
     assert (4, "refused") == (code, next(gate["verdict"] for gate in refused["gates"] if gate["name"] == "hold"))
     assert "x" == printed("failover", "release")[1]["hold"]["reason"]

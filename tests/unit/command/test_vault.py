@@ -15,7 +15,8 @@ from tests.models import model_files
 from tests.unit.example import example
 from understudy import opening
 from understudy.settings import load_settings
-from understudy.vault.signing import is_manifest
+from understudy.vault.seal import seal, unseal
+from understudy.vault.signing import is_manifest, public_line, split
 
 PAGE = Path(__file__).parents[3] / "docs" / "formats.md"
 
@@ -78,6 +79,19 @@ def test_a_key_is_made_signs_what_was_there_and_what_comes_and_the_other_site_ne
     done = understudy(away, "vault", "verify", "--deep")
     assert (0, "") == (done.returncode, done.stderr)
     assert "; 2 of 2 manifests signed by trusted keys" in done.stdout
+
+    stripped = "artifacts/m/1/00000001.json"
+    manifest = tmp_path / "vault" / stripped
+    manifest.write_bytes(seal(split(unseal(manifest.read_bytes()))[0]))
+    assert f"  refused: {stripped}" in understudy(home, "vault", "sign", SIGNING_KEY=key).stdout.splitlines()
+    done = understudy(home, "vault", "sign", "--yes", SIGNING_KEY=key)
+    assert 4 == done.returncode
+    assert f"{stripped} has no signature, though others" in done.stderr
+    assert 8 == understudy(away, "artifacts", "show", "m", "1").returncode
+    done = understudy(home, "vault", "sign", "--key", stripped, SIGNING_KEY=key)
+    assert f"next: understudy vault sign --key {stripped} --yes" in done.stdout
+    assert 0 == understudy(home, "vault", "sign", "--key", stripped, "--yes", SIGNING_KEY=key).returncode
+    assert 0 == understudy(away, "artifacts", "show", "m", "1").returncode
     assert 0 == understudy(away, "artifacts", "hydrate", "--site", "away").returncode
     served = (tmp_path / "serving" / "m" / "2" / "model.safetensors").read_bytes()
     assert model_files(changed=1)["model.safetensors"] == served
@@ -96,8 +110,16 @@ def test_a_push_that_cannot_sign_is_refused_before_it_sends_anything(write_confi
     assert 3 == done.returncode
     assert words in done.stderr
     assert "planted-secret" not in done.stderr + done.stdout
-    assert ["format.json"] == [path.name for path in (tmp_path / "vault").rglob("*") if path.suffix == ".json"]
+    assert [] == [path.name for path in (tmp_path / "vault").rglob("*") if path.is_file()]
+
+
+def test_a_push_without_a_key_where_signatures_are_asked_for_sends_nothing(write_config, tmp_path):
+    config = write_config(**{"vault.trust": [public_line(bytes(32))]})
+    done = understudy(config, "artifacts", "push")
+    assert 3 == done.returncode
+    assert "vault.trust asks for signatures, and vault.sign_with names no key" in done.stderr
     assert not (tmp_path / "vault" / "packs").exists()
+    assert "sign_with" not in understudy(config, "config", "check", "--offline").stderr
 
 
 def test_a_vault_of_another_service_is_refused_with_exit_code_4(write_config):
@@ -114,7 +136,8 @@ def test_a_signature_is_checked_by_the_page_alone(write_config, tmp_path):
         **{"vault.trust": [json.loads(made.stdout)["public"]], "vault.sign_with": f"file:{tmp_path}/key.pem"}
     )
     assert 0 == understudy(config, "artifacts", "push").returncode
-    [program] = [part.split("```")[0] for part in PAGE.read_text(encoding="utf-8").split("```py\n")[1:]]
+    section = PAGE.read_text(encoding="utf-8").split("## Signatures")[1].split("\n## ")[0]
+    [program] = [part.split("```")[0] for part in section.split("```py\n")[1:]]
     manifests = list((tmp_path / "vault").rglob("*.json"))
     names = [str(path.relative_to(tmp_path / "vault")) for path in manifests]
     [key] = [name for name in names if is_manifest(name)]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.drill.failover_world import HOME, PACE, Files, FileTraffic, effects, end_state, make, open_world
-from tests.unit.failover.test_engine import press
+from tests.unit.failover.test_engine import VendorError, everything_kept, press
 from understudy.errors import HeldByAnother, NotReady, Refused, StoppedPartWay, Unreachable, Unsupported
 from understudy.failover import orders
 from understudy.failover.abort import abort, plan_left, prepare_abort
@@ -19,6 +19,7 @@ from understudy.failover.lease import StrictLease
 from understudy.failover.plans import save_plan
 from understudy.failover.register import Register
 from understudy.objects.file import FileStore
+from understudy.secrets import Secret
 from understudy.vault.store import Vault
 
 if TYPE_CHECKING:
@@ -248,6 +249,24 @@ def test_an_abort_goes_on_under_a_hold_that_it_saw_and_stops_at_a_later_one(fold
     assert 1 == effects(folder).count("shift-0")
     with pytest.raises(Refused, match="on hold by eve@x"):
         press(prepare(world, target="away"), world)
+
+
+def test_a_vendors_own_error_with_a_secret_is_journaled_without_it(folder: Path, world: World) -> None:
+    plan = stop_at(folder, "shift-25")
+    Secret("planted-abort-4711")
+
+    class Down(FileTraffic):
+        def shift(self, *_: Any, **__: Any) -> Any:
+            raise VendorError("403 for planted-abort-4711")
+
+    events: list[Any] = []
+    down = replace(world, traffic=Down(Files(folder / "outside", lambda: None)))
+    with pytest.raises(StoppedPartWay, match=r"the abort stopped: 403 for \*\*\*"):
+        undo(plan, down, progress=events.append)
+    stopped = [entry.data["why"] for entry in read_journal(world.vault, 7) if entry.kind == "stopped"]
+    assert "VendorError('403 for ***')" == stopped[-1]
+    assert "planted-abort" not in everything_kept(folder)
+    assert "planted-abort" not in repr(events)
 
 
 def test_a_group_that_cannot_be_resized_does_not_keep_writes_off(folder: Path, world: World) -> None:

@@ -20,6 +20,7 @@ from understudy.failover.plans import load_plan, newest_plan, plan_to_run, save_
 from understudy.failover.register import Register
 from understudy.failover.status import failover_status, render_status
 from understudy.failover.world import CatchUp
+from understudy.secrets import Secret
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -66,6 +67,31 @@ def test_a_failover_says_what_it_did_and_how_long_it_took(world: World, folder: 
     assert ["finished"] == [event.what for event in events if not event.action]
     assert "nothing" == press(prepare_again(world), world).verdict
     assert 7 == len(effects(folder))
+
+
+class VendorError(Exception):
+    """An SDK's own error, which no adapter has translated."""
+
+
+def everything_kept(folder: Path) -> str:
+    """Return every byte of the world's stores, to look for what must not be there."""
+    return "".join(file.read_text(errors="replace") for file in folder.rglob("*") if file.is_file())
+
+
+def test_a_vendors_own_error_with_a_secret_is_journaled_without_it(world: World, folder: Path) -> None:
+    Secret("planted-engine-4711")
+
+    def broken(_set_sequence: int) -> Any:
+        raise VendorError("401 for https://me:planted-engine-4711@index")
+
+    events: list[Event] = []
+    cut = replace(world, catch_up=replace(world.catch_up, rebuild_index=broken))
+    with pytest.raises(StoppedPartWay):
+        press(prepare(world, target="away"), cut, progress=events.append)
+    (stopped,) = [entry for entry in read_journal(world.vault, 7) if entry.kind == "stopped"]
+    assert "VendorError('401 for https://me:***@index')" == stopped.data["why"]
+    assert "planted-engine" not in everything_kept(folder)
+    assert "planted-engine" not in repr(events)
 
 
 def prepare_again(world: World) -> Plan:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -10,13 +12,14 @@ import yaml
 from tests.models import layers, safetensors
 from tests.unit.example import example
 from understudy.artifacts.manifest import manifest_key
-from understudy.errors import Conflict, Corrupt, Refused
+from understudy.errors import Conflict, Corrupt, Refused, Unsupported
 from understudy.failover.guard import GuardedStore
 from understudy.failover.register import Register
 from understudy.objects.file import FileStore
 from understudy.objects.memory import MemoryStore
 from understudy.report import Report
 from understudy.service import Service, open_service
+from understudy.vault.pointers import watermark_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -203,6 +206,83 @@ def test_what_was_hydrated_earlier_and_damaged_since_stops_a_failover(service: S
 
     with pytest.raises(Corrupt, match=r"minilm/1/config.json .* has another SHA-256"):
         Damaging(service.settings).catch_up_models(pair(service), role="away", set_sequence=1)
+
+
+def test_a_failover_is_not_stopped_by_a_model_that_its_set_does_not_pin(service: Service) -> None:
+    service.push_artifacts(pair(service))
+    service.vault.store.put("artifacts/zzz/1/00000001.json", b"{}")
+
+    reports = service.catch_up_models(pair(service), role="away", set_sequence=1)
+    assert [("minilm", "changed"), ("minilm", "unchanged")] == [(report.name, report.verdict) for report in reports]
+
+
+def test_a_scheduled_hydrate_leaves_a_damaged_model_and_brings_the_others(service: Service) -> None:
+    service.push_artifacts(pair(service))
+    service.vault.store.put("artifacts/aaa/1/00000001.json", b"{}")
+
+    found = [(report.name, report.verdict, report.details.get("action")) for report in service.hydrate(pair(service))]
+    assert [("aaa", "held", "damaged"), ("minilm", "changed", None)] == [(*each[:2], each[2]) for each in found]
+    with pytest.raises(Unsupported, match=r"artifacts/aaa/1/00000001\.json"):
+        service.hydrate(pair(service), model="aaa")
+
+
+def test_a_push_leaves_a_damaged_model_and_brings_the_others(service: Service, tmp_path: Path) -> None:
+    service.push_artifacts(pair(service))
+    watermark = service.vault.pointer(watermark_key("training", "models"))
+    service.vault.store.put("artifacts/aaa/1/00000001.json", b"{}")
+    add_model(tmp_path, "2")
+    assert [("minilm", "changed")] == [(r.name, r.verdict) for r in service.push_artifacts(pair(service))]
+
+    add_model(tmp_path, "1", name="aaa")
+    add_model(tmp_path, "3")
+    moved = service.vault.pointer(watermark_key("training", "models"))
+    reports = service.push_artifacts(pair(service))
+    assert [("aaa", "held", "damaged"), ("minilm", "changed", "new version")] == [
+        (report.name, report.verdict, report.details["action"]) for report in reports
+    ]
+    assert moved == service.vault.pointer(watermark_key("training", "models")) != watermark
+    with pytest.raises(Unsupported, match=r"artifacts/aaa/1/00000001\.json"):
+        service.push_artifacts(pair(service), model="aaa")
+
+
+def test_the_command_line_names_a_damaged_model_after_the_others_were_done(service: Service, tmp_path: Path) -> None:
+    service.push_artifacts(pair(service))
+    service.vault.store.put("artifacts/minilm/1/00000001.json", b"{")
+    add_model(tmp_path, "1", name="second")
+
+    def understudy(*words: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "understudy", "-c", str(tmp_path / "understudy.yaml"), "artifacts", *words]
+        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+
+    pushed = understudy("push")
+    assert 8 == pushed.returncode, pushed.stderr
+    assert "second 1: 2 files" in pushed.stdout
+    assert "minilm was left as it is: artifacts/minilm/1/00000001.json" in pushed.stderr
+    hydrated = understudy("hydrate")
+    assert 8 == hydrated.returncode, hydrated.stderr
+    assert FileStore(tmp_path / "away").head("second/1/config.json").size
+    assert "minilm was left as it is: artifacts/minilm/1/00000001.json" in hydrated.stderr
+    assert "push" not in pushed.stderr
+    assert "hydrate" not in hydrated.stderr
+
+    tensors = safetensors(layers(1, rows=8, seed=2))
+    FileStore(tmp_path / "home").put("second/2/model.safetensors", tensors)
+    both = understudy("push")
+    assert 8 == both.returncode, both.stderr
+    assert "minilm was left as it is" in both.stderr
+    assert "refused: second 2 was not taken" in both.stderr
+
+
+def test_a_damaged_model_that_alone_could_be_pinned_is_reported_too(service: Service) -> None:
+    service.push_artifacts(pair(service))
+    service.vault.store.put("artifacts/minilm/1/00000001.json", b"{")
+    [report] = service.push_artifacts(pair(service))
+    assert ("held", "damaged") == (report.verdict, report.details["action"])
+    assert "artifacts/minilm/1/00000001.json" in report.sentence
+    service.vault.store.delete("artifacts/minilm/1/00000001.json")
+    service.vault.store.put("artifacts/minilm/2/00000001.json", b"{")
+    with pytest.raises(Corrupt, match=r"artifacts/minilm/2/00000001\.json"):
+        service.compose_set()
 
 
 def rebuilt(verdict: Any, proven: str, version: str = "7") -> Report:

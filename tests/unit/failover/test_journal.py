@@ -9,10 +9,15 @@ import pytest
 from understudy.errors import HeldByAnother, Refused, StoppedPartWay, Unreachable
 from understudy.failover.journal import Journal, read_journal
 from understudy.objects.memory import MemoryStore
+from understudy.secrets import Secret
 from understudy.vault.store import Vault
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+
+class VendorError(Exception):
+    """An SDK's own error, which no adapter has translated."""
 
 
 class Cut:
@@ -57,6 +62,22 @@ def test_what_one_process_wrote_another_reads() -> None:
     assert last is not None
     assert {"size": 4} == last.data
     assert found.of("scale", "refused") is None
+
+
+def test_a_secret_reaches_no_copy_of_the_journal_however_deep_it_stands(tmp_path: Path) -> None:
+    vault, second = Cut(), Cut()
+    Secret("planted-journal-4711")
+    found = journal(vault, second, tmp_path).open()
+    found.begin("claim", {"plan": {"url": ["postgres://me:planted-journal-4711@db", 4]}})
+    vault.cut = True  # what is added later comes from what was kept here
+    found.write("effect", "scale", {"answer": VendorError("no: planted-journal-4711").args})
+    vault.cut = False
+    assert journal(vault, second, tmp_path).open().settle()
+    expected = [{"plan": {"url": ["postgres://me:***@db", 4]}}, {"answer": ["no: ***"]}]
+    for copy in (vault, second):
+        assert expected == [entry.data for entry in read_journal(Vault(copy), 7)]
+    assert "planted" not in "".join(file.read_text() for file in tmp_path.iterdir())
+    assert "planted" not in repr(found.entries)
 
 
 def test_what_was_done_under_another_register_is_not_believed(tmp_path: Path) -> None:

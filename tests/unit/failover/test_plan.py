@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.failover.situation import NOW, lease, settings, situation, state
+from understudy.compute.fixed import FixedCompute
 from understudy.compute.interface import Group
 from understudy.failover.decide import Acceptances, refused
 from understudy.failover.observed import Copied, Health
@@ -189,3 +190,10 @@ def test_the_screen_shows_all_stages_and_the_point_of_no_return() -> None:
     assert list(STAGES) == [line.split()[1] for line in lines[1:7]]
     assert lines[4].endswith("NO RETURN")
     assert max(map(len, lines)) < 140
+
+
+def test_what_asks_nobody_is_no_dependency():
+    planes = situation().control_planes
+    fixed = make_plan(situation(control_planes={**planes, "compute": FixedCompute(2).control_plane}), SETTINGS)
+    [line] = [line for line in render(fixed).splitlines() if line.startswith("depends on ")]
+    assert "depends on DNS resolvers, Route 53 API, register, vault" == line

@@ -10,7 +10,7 @@ from understudy.errors import Conflict, Corrupt, NotReady, Refused, Unreachable
 from understudy.features.interface import Cell, micros
 from understudy.features.live import LiveFeatures, begin
 from understudy.features.memory import MemoryFeatures
-from understudy.features.rebuild import rebuild
+from understudy.features.rebuild import preview, rebuild
 from understudy.features.replicate import replicate_offline
 from understudy.features.truth import read_offline
 from understudy.features.verify import verify
@@ -177,6 +177,25 @@ def test_more_values_than_the_limit_do_not_vanish_without_a_tombstone(source: Me
     assert [1] == store.generations()
     rebuild(vault, store, view=VIEW, deletes_max=151)
     assert 0 == sum(cell.value is not None for cell in live_cells(store))
+
+
+def test_a_preview_says_full_and_what_only_the_run_can_know(source: MemoryStore, vault: Vault) -> None:
+    store = MemoryFeatures()
+    assert "vanish" not in preview(vault, store, view=VIEW, deletes_max=0).sentence  # nothing stands there
+    rebuild(vault, store, view=VIEW)
+    found = preview(vault, store, view=VIEW, deletes_max=0)
+    assert ("unchanged", False) == (found.verdict, "vanish" in found.sentence)
+    found = preview(vault, store, view=VIEW, full=True, deletes_max=119)
+    assert ("changed", "full") == (found.verdict, found.details["action"])
+    assert "a fresh table is filled, for a full rebuild was asked for; sequence 1, " in found.sentence
+    assert found.sentence.endswith("; refused if more than 119 values would vanish without a tombstone")
+    assert "vanish" not in preview(vault, store, view=VIEW, full=True, deletes_max=120).sentence
+    put_log(source, 1, [logged("user:00001", "clicks", "9", 90)])
+    replicate_offline(source, vault, view=VIEW)
+    found = preview(vault, store, view=VIEW, deletes_max=1)
+    assert ("catch_up", 1) == (found.details["action"], found.items_new)
+    assert "if that costs more than a fresh table, one is filled, and refused if more than 1 values" in found.sentence
+    assert [1] == store.generations()
 
 
 def test_an_earlier_time_is_restored(source: MemoryStore, vault: Vault) -> None:

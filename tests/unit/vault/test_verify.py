@@ -12,7 +12,7 @@ from blake3 import blake3
 from tests.models import model_files
 from understudy.artifacts.manifest import manifest_key
 from understudy.artifacts.replicate import push
-from understudy.errors import Corrupt
+from understudy.errors import Corrupt, Denied, InvalidConfig
 from understudy.objects.memory import MemoryStore
 from understudy.vault.seal import unseal
 from understudy.vault.store import open_vault, to_json
@@ -59,6 +59,25 @@ def test_an_empty_vault_is_clean():
     assert verify(open_vault(MemoryStore()), deep=True).ok
 
 
+@pytest.mark.parametrize("error", [Denied, InvalidConfig])
+@pytest.mark.parametrize("prefix", ["artifacts", "index", "sets", "vectors", "packs", "pointers/x"])
+def test_lost_permission_is_no_damage(vault, prefix, error, monkeypatch):
+    vault.put_once("sets/s/00000001.json", to_json({"a": 1}))
+    vault.put_once("vectors/i/00000001/manifest.json", to_json({"parts": []}))
+    vault.store.put("pointers/x.json", b"{}")
+    for name in ("get", "get_range"):
+        plain = getattr(vault.store, name)
+
+        def refusing(key, *more, plain=plain, **named):
+            if key.startswith(prefix):
+                raise error(f"{key} is not for you")
+            return plain(key, *more, **named)
+
+        monkeypatch.setattr(vault.store, name, refusing)
+    with pytest.raises(error, match="is not for you"):
+        verify(vault, deep=True)
+
+
 def test_a_missing_pack_is_found_quickly_with_the_files_that_need_it(vault):
     lost = packs(vault)[0]
     vault.store.delete(lost)
@@ -95,7 +114,7 @@ def test_a_flipped_byte_is_found_quickly_where_the_store_lists_a_crc32c():
     listing = open_vault(Listing())
     push(source, listing)
     assert verify(listing, deep=False).ok
-    listing.store.crc = "AAAAAB=="
+    listing.bare.crc = "AAAAAB=="
     [problem] = verify(listing, deep=False).problems
     assert "has CRC32C AAAAAB==, AAAAAA== was written" in problem
 

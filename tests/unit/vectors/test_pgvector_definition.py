@@ -18,6 +18,7 @@ from understudy.vectors.pgvector_definition import (
     read_default,
     read_index,
     read_type,
+    settled,
 )
 
 COLUMNS = ("id", "title", "price", "j", "at", "order", 'a "b"', "v")
@@ -384,6 +385,14 @@ def test_a_schema_with_a_part_that_is_none_is_refused(schema):
 
 def test_the_schema_that_the_others_differ_from_is_read():
     assert ['USING btree ( "id" )'] == [written(index) for index in read(schema_of()).indexes]
+
+
+def test_a_list_of_varchars_is_told_as_it_is_told_after_it_was_made_again():
+    first = "((t)::text = ANY ((ARRAY['a'::character varying, 'it''s, ]'::character varying])::text[]))"
+    again = "((t)::text = ANY (ARRAY[('a'::character varying)::text, ('it''s, ]'::character varying)::text]))"
+    assert again == settled(first) == settled(again)
+    literal = "(t <> '(ARRAY[''a''::character varying])::text[]'::text)"
+    assert literal == settled(literal)
 
 
 FRAGMENTS = (

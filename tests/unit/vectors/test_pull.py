@@ -5,7 +5,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.vector_sites import make_rows, make_site
-from understudy.errors import Corrupt, NotFound
+from understudy.errors import Conflict, Corrupt, NotFound, Refused
 from understudy.objects.memory import MemoryStore
 from understudy.vault.store import open_vault
 from understudy.vectors import manifest as manifests
@@ -69,9 +69,33 @@ def test_a_preview_says_what_a_rebuild_would_do_and_does_nothing(exported):
     target = make_site("memory", lambda: "")
     assert "products: nothing -> sequence 2, 300 rows" == preview(vault, target.store, index=INDEX).sentence
     rebuild(vault, target.store, index=INDEX, sequence=1)
-    assert (
-        "products: sequence 1, 300 rows -> sequence 2, 300 rows" == preview(vault, target.store, index=INDEX).sentence
-    )
+    wanted = "products: sequence 1, 300 rows -> sequence 2, 300 rows"
+    assert wanted == preview(vault, target.store, index=INDEX, deletes_max=300).sentence
+    unknown = "; refused if more than 299 of the rows would vanish"
+    assert f"{wanted}{unknown}" == preview(vault, target.store, index=INDEX, deletes_max=299).sentence
     assert 300 == target.store.describe().rows
     rebuild(vault, target.store, index=INDEX)
     assert "unchanged" == preview(vault, target.store, index=INDEX).verdict
+    assert ("changed", 300) == whole_of(preview(vault, target.store, index=INDEX, full=True))
+
+
+def whole_of(report):
+    return report.verdict, report.items_new
+
+
+def test_a_preview_refuses_what_the_rebuild_is_sure_to_refuse(exported):
+    vault, rows, site = exported
+    target = make_site("memory", lambda: "")
+    rebuild(vault, target.store, index=INDEX)
+    site.delete([row[0] for row in rows[100:200]])
+    export(site.store, vault, index=INDEX, deletes_max=100)
+    for run in (preview, rebuild):
+        with pytest.raises(Refused, match="would vanish, more than the limit of 99"):
+            run(vault, target.store, index=INDEX, deletes_max=99)
+        assert "3" == run(vault, make_site("memory", lambda: "").store, index=INDEX, deletes_max=99).version
+    rebuild(vault, target.store, index=INDEX, deletes_max=100)
+    newest = manifests.read(vault, INDEX, 3).key
+    vault.store.delete(newest)
+    for run in (preview, rebuild):
+        with pytest.raises(Conflict, match="serves sequence 3, the newest in memory://vault is 2"):
+            run(vault, target.store, index=INDEX)
