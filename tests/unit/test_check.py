@@ -368,7 +368,7 @@ def test_the_offline_check_leaves_the_network_alone(tmp_path, capsys, monkeypatc
     path = tmp_path / "config.yaml"
     path.write_text(yaml.safe_dump(EXAMPLE), encoding="utf-8")
     assert 0 == run_check(path, "--offline")
-    assert "3 tried, nothing was asked for over the network.  next: understudy config check" in capsys.readouterr().out
+    assert "nothing was asked for over the network.  next: understudy register init" in capsys.readouterr().out
     path.write_text(yaml.safe_dump(example(**{"traffic.ttl_max": "9m"})), encoding="utf-8")
     assert 3 == run_check(path, "--offline")
     out = capsys.readouterr().out
