@@ -65,6 +65,7 @@ bench: setup
 	@$(BIN)/python -m bench.vectors
 	@$(BIN)/python -m bench.features
 	@$(BIN)/python -m bench.failover
+	@$(BIN)/python -m bench.hydrate
 
 # Needs PREFECT_API_URL and UNDERSTUDY_CONFIG; may be run again at any time.
 deploy: setup
