@@ -9,10 +9,10 @@ from __future__ import annotations
 import contextlib
 import copy
 import dataclasses
-import time
 import hashlib
 import json
 import sys
+import time
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
