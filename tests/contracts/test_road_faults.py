@@ -179,7 +179,7 @@ def hydrated(road, target, run: Callable[[], object], *, fault) -> None:
 def test_a_hydrate_from_a_broken_road_is_finished_or_says_so(road, fault):
     target = MemoryStore("target")
     serve_first(road, target)
-    road.around.run("get_range", partial(fault, road.proxy), nth=2)
+    road.around.run("get_range", partial(fault, road.proxy), nth=1)
     hydrated(road, target, lambda: hydrate(open_vault(road.around), target, model="m"), fault=fault)
 
 
