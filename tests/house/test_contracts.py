@@ -12,6 +12,8 @@ import pytest
 from sandbox.servers import NAMES, NO_REAL_SERVER, PROVED_BY, script
 from understudy.opening import VENDORS
 
+pytestmark = pytest.mark.slow  # a loop of 30 seconds has no room for it
+
 ROOT = Path(__file__).parents[2]
 SCRIPTS = {path.stem for path in (ROOT / "sandbox" / "servers").glob("*.py")} - {"__init__", "__main__", "server"}
 #: Where a server may be named as one that a contract runs on: the contracts, and the fixtures that they share.

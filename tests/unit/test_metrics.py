@@ -31,6 +31,8 @@ from understudy.report import Report
 from understudy.service import open_service
 from understudy.vault.pointers import proven_key, watermark_key
 
+pytestmark = pytest.mark.slow  # a loop of 30 seconds has no room for it
+
 PAIRS = {"feature_store": "user_features", "vector_index": "products", "training": "models"}
 REPORT = Report(
     noun="artifacts", name="minilm", verdict="changed", sentence="", items_total=10, items_new=1, bytes_total=1000,

@@ -23,6 +23,8 @@ from understudy.objects.file import FileStore
 from understudy.objects.memory import MemoryStore
 from understudy.vault.store import open_vault
 
+pytestmark = pytest.mark.slow  # a loop of 30 seconds has no room for it
+
 PAGE = Path(__file__).parents[2] / "docs" / "formats.md"
 #: Makes every import of ours, and of the libraries that do its work, fail.
 ALONE = """

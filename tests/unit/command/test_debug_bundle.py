@@ -20,6 +20,8 @@ from understudy.objects.file import FileStore
 from understudy.service import open_service
 from understudy.vault.store import Vault
 
+pytestmark = pytest.mark.slow  # a loop of 30 seconds has no room for it
+
 
 def a_service(tmp_path, *, with_register=True):
     config = tmp_path / "c.yaml"

@@ -6,6 +6,7 @@ What holds each value to docs/output.schema.json is tests/shapes.py, around ever
 from __future__ import annotations
 
 import json
+import logging
 
 import click
 import pytest
@@ -24,6 +25,8 @@ from understudy.command.shapes import SHAPES
 from understudy.features.memory import MemoryFeatures
 from understudy.service import Service
 from understudy.vault.keys import write_private_key
+
+pytestmark = pytest.mark.slow  # a loop of 30 seconds has no room for it
 
 __all__ = ["folder", "world"]
 
@@ -114,8 +117,10 @@ def lines(request, monkeypatch):
 
 
 @pytest.fixture
-def printed(capsys):
+def printed(capsys, monkeypatch):
     """Return the exit code and the one JSON value of a command line; nothing may stand on stderr."""
+    # A failover that another test of this process left part way may still warn from its thread.
+    monkeypatch.setattr(logging.getLogger("understudy.failover"), "disabled", True)
 
     def call(*arguments):
         code = run(["--json", *arguments])

@@ -18,6 +18,8 @@ from understudy.settings import load_settings
 from understudy.vault.seal import seal, unseal
 from understudy.vault.signing import is_manifest, public_line, split
 
+pytestmark = pytest.mark.slow  # a loop of 30 seconds has no room for it
+
 PAGE = Path(__file__).parents[3] / "docs" / "formats.md"
 
 

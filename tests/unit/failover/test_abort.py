@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from understudy.failover.plan import Plan
     from understudy.failover.world import World
 
+pytestmark = pytest.mark.slow  # a loop of 30 seconds has no room for it
+
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:

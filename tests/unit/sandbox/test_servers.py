@@ -20,6 +20,8 @@ import pytest
 from sandbox.servers import redis, versitygw
 from sandbox.servers.server import MISSING, MissingTool, NotInstallable, Running, ensure, installed, run
 
+pytestmark = pytest.mark.slow  # a loop of 30 seconds has no room for it
+
 ROOT = Path(__file__).parents[3]
 
 

@@ -34,6 +34,8 @@ from understudy.vault.verify import verify
 from understudy.vault.writing import ChunkWriter
 from understudy.vectors import manifest as vector_manifests
 
+pytestmark = pytest.mark.slow  # a loop of 30 seconds has no room for it
+
 GROWN_BYTES_MAX = 400 << 20
 LETTERS_MAX = 500
 
