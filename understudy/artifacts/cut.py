@@ -130,6 +130,9 @@ def _check_names(header: bytes, listed: dict[str, Any]) -> None:
     strings = 5 * (len(listed) - (_METADATA in listed))  # name, dtype and its value, shape, data_offsets
     if isinstance(metadata, dict):
         strings += 1 + 2 * len(metadata)
+        if any(isinstance(value, dict | list) for value in metadata.values()):
+            # The format has texts there, and how deep a parser follows anything else differs from one to the next.
+            raise Corrupt("has a header that not every reader understands")
     # Without escapes, the number of quotes says how many strings there were; a dropped name leaves some over.
     if b"\\" not in header and header.count(b'"') == 2 * strings:
         return
