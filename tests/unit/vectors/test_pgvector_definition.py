@@ -21,6 +21,8 @@ from understudy.vectors.pgvector_definition import (
     settled,
 )
 
+pytestmark = pytest.mark.slow  # 1,300 cases; a loop of 30 seconds has no room for them
+
 COLUMNS = ("id", "title", "price", "j", "at", "order", 'a "b"', "v")
 
 # As pg_get_indexdef says them, from USING on.
