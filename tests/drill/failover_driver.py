@@ -133,6 +133,20 @@ def rivals(folder: Path) -> list[dict[str, Any]]:
     return [*answers, {"effects": effects(folder), "state": _plain(end_state(folder))}]
 
 
+def until_verdict(command: Callable[[], dict[str, Any]], answer: Path, *, seconds_max: float = 60) -> dict[str, Any]:
+    """Give a command in processes of its own until it comes to a verdict: another one's hold must lapse first."""
+    until = time.monotonic() + seconds_max
+    while True:
+        ended(forked(command, answer))
+        said: dict[str, Any] = json.loads(answer.read_text())
+        if "verdict" in said:
+            return said
+        if time.monotonic() > until:
+            message = f"no verdict within {seconds_max} s, last said: {said}"
+            raise RuntimeError(message)
+        time.sleep(0.1)
+
+
 def frozen(folder: Path) -> list[dict[str, Any]]:
     """A commander freezes just after it journaled an intent; another takes over; the first wakes up again."""
     return [_frozen_at(folder / f"frozen-{last}", last) for last in (8, 12, 16)]
@@ -142,37 +156,38 @@ def _frozen_at(folder: Path, last: int) -> dict[str, Any]:
     plan = prepared(folder)
     first = forked(lambda: one_run(folder, plan, moments=Moments(last=last, how=signal.SIGSTOP)), folder / "first")
     os.waitpid(first, os.WUNTRACED)
-    while True:
-        ended(forked(lambda: one_run(folder, plan, who="bob"), folder / "second"))
-        second = json.loads((folder / "second").read_text())
-        if "verdict" in second:
-            break
-        time.sleep(0.1)
+    second = until_verdict(lambda: one_run(folder, plan, who="bob"), folder / "second")
     os.kill(first, signal.SIGCONT)
     ended(first)
     answers = {"first": json.loads((folder / "first").read_text()), "second": second}
     return {**answers, "effects": effects(folder), "state": _plain(end_state(folder))}
 
 
-class Killed(Moments):
+class Once(Moments):
     """Ends this process at the first moment at which something is so: a slow machine shifts the moments' numbers."""
 
-    def __init__(self, when: Callable[[], bool]) -> None:
-        super().__init__()
+    def __init__(self, when: Callable[[], bool], *, how: int) -> None:
+        super().__init__(how=how)
         self._when = when
+        self._been = False
 
     def __call__(self) -> None:
         super().__call__()
-        if threading.current_thread() is threading.main_thread() and self._when():
-            os.kill(os.getpid(), signal.SIGKILL)
+        if threading.current_thread() is threading.main_thread() and not self._been and self._when():
+            self._been = True
+            os.kill(os.getpid(), self._how)
 
 
-def stopped_at(folder: Path, stop: int | str) -> Plan:
-    """Kill a failover away from a living site; begin anew where a slow machine made it stop before that.
+def stopped_at(folder: Path, stop: int | str, *, how: int = signal.SIGKILL) -> tuple[Plan, int]:
+    """Stop a failover away from a living site; begin anew where a slow machine made it stop before that.
 
     Args:
         folder: of its world.
-        stop: the number of a moment, the effect after which it is killed, or ``claimed``.
+        stop: the number of a moment, the effect after which it is stopped, or ``claimed``.
+        how: the signal, SIGKILL or SIGSTOP.
+
+    Returns:
+        Its plan and its process, dead or frozen.
     """
     for _ in range(_RESUMES_MAX):
         plan = prepared(folder, home_answers=3)
@@ -181,10 +196,11 @@ def stopped_at(folder: Path, stop: int | str) -> Plan:
             claimed = stop == "claimed"
             return _is_claimed(folder, plan) if claimed else effects(folder)[-1:] == [stop]  # noqa: B023
 
-        moments = Moments(last=stop) if isinstance(stop, int) else Killed(is_there)
-        status = ended(forked(lambda plan=plan, m=moments: one_run(folder, plan, moments=m), folder / "answer"))
-        if status == -signal.SIGKILL:
-            return plan
+        moments = Moments(last=stop, how=how) if isinstance(stop, int) else Once(is_there, how=how)
+        pid = forked(lambda plan=plan, m=moments: one_run(folder, plan, moments=m), folder / "answer")
+        _, status = os.waitpid(pid, os.WUNTRACED)
+        if os.WIFSIGNALED(status) or os.WIFSTOPPED(status):
+            return plan, pid
         shutil.rmtree(folder)
     message = f"no failover came to {stop}"
     raise RuntimeError(message)
@@ -205,7 +221,7 @@ def insisted(command: Callable[[], dict[str, Any]]) -> dict[str, Any]:
 
 def aborted_after(folder: Path, moment: int) -> dict[str, Any]:
     """Kill a failover at a moment, then abort it; where that is refused, go forward."""
-    plan = stopped_at(folder, moment)
+    plan, _ = stopped_at(folder, moment)
     before, claimed = effects(folder), _is_claimed(folder, plan)
     writes = open_world(folder).register.read().active == "away"
     answer = insisted(lambda: one_abort(folder))
@@ -219,7 +235,7 @@ def aborted_after(folder: Path, moment: int) -> dict[str, Any]:
 
 def abort_killed_at(folder: Path, stop: str, last: int) -> dict[str, Any]:
     """Kill a failover somewhere, kill its abort at a moment, then give that command until it is done."""
-    plan = stopped_at(folder, stop)
+    plan, _ = stopped_at(folder, stop)
     answer = folder / "answer"
     status = ended(forked(lambda: one_abort(folder, last=last), answer))
     between = one_run(folder, plan, who="bob")
@@ -259,37 +275,30 @@ def abort_drill(folder: Path) -> dict[str, Any]:
 def abort_rivals(folder: Path) -> list[dict[str, Any]]:
     """Two commanders abort what a third one left, at once."""
     stopped_at(folder, "shift-25")
-    pids = [forked(lambda who=who: one_abort(folder, who=who), folder / f"answer-{who}") for who in ("bob", "eve")]
-    first = [ended(pid) for pid in pids]
-    answers = [json.loads((folder / f"answer-{who}").read_text()) for who in ("bob", "eve")]
-    while not any("verdict" in answer for answer in answers):  # the dead one's hold had not lapsed yet
+    for _ in range(_RESUMES_MAX):  # until the dead one's hold has lapsed
         pids = [forked(lambda who=who: one_abort(folder, who=who), folder / f"answer-{who}") for who in ("bob", "eve")]
-        first = [ended(pid) for pid in pids]
+        codes = [ended(pid) for pid in pids]
         answers = [json.loads((folder / f"answer-{who}").read_text()) for who in ("bob", "eve")]
-    return [*answers, {"codes": first, "effects": effects(folder), "state": _plain(end_state(folder))}]
+        if any("verdict" in answer for answer in answers):
+            break
+        time.sleep(0.1)
+    return [*answers, {"codes": codes, "effects": effects(folder), "state": _plain(end_state(folder))}]
 
 
 def abort_frozen(folder: Path) -> list[dict[str, Any]]:
     """A failover freezes part way; another commander aborts it; then the first wakes up."""
-    return [_abort_frozen_at(folder / f"frozen-{last}", last) for last in (8, 28, 40)]
+    return [_abort_frozen_at(folder / stop, stop) for stop in ("claimed", "shift-25", "shift-50")]
 
 
-def _abort_frozen_at(folder: Path, last: int) -> dict[str, Any]:
-    plan = prepared(folder, home_answers=3)
-    first = forked(lambda: one_run(folder, plan, moments=Moments(last=last, how=signal.SIGSTOP)), folder / "first")
-    os.waitpid(first, os.WUNTRACED)
+def _abort_frozen_at(folder: Path, stop: str) -> dict[str, Any]:
+    _, first = stopped_at(folder, stop, how=signal.SIGSTOP)
     early = one_abort(folder, who="bob")
-    while True:
-        ended(forked(lambda: one_abort(folder, who="bob"), folder / "second"))
-        second = json.loads((folder / "second").read_text())
-        if "verdict" in second:
-            break
-        time.sleep(0.1)
+    second = until_verdict(lambda: one_abort(folder, who="bob"), folder / "second")
     before = effects(folder)
     os.kill(first, signal.SIGCONT)
     ended(first)
     return {
-        "early": early, "first": json.loads((folder / "first").read_text()), "second": second, "before": before,
+        "early": early, "first": json.loads((folder / "answer").read_text()), "second": second, "before": before,
         "effects": effects(folder), "state": _plain(end_state(folder)),
     }  # fmt: skip
 
