@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from understudy.service import Service
 
-#: What a bundle takes of one epoch's journal, and of the log.
+#: What a bundle takes of the journal: the newest entries of the newest epochs.
 JOURNAL_ENTRIES_MAX = 10_000
 _EPOCHS = 3
 
@@ -115,10 +115,7 @@ def _register(service: Service) -> dict[str, Any]:
 def _failover(service: Service) -> dict[str, Any]:
     from understudy.failover.status import failover_status
 
-    sites = service.settings.sites
-    return failover_status(
-        service.register, service.vault, names={"home": sites.home.name, "away": sites.away.name}
-    ).as_json()
+    return failover_status(service.register, service.vault, names=service.settings.site_names()).as_json()
 
 
 def _journal(service: Service) -> str:
@@ -142,17 +139,9 @@ def _journal(service: Service) -> str:
 
 
 def _vault(service: Service) -> dict[str, Any]:
-    counts: dict[str, list[int]] = {}
-    for info in service.vault.store.list():
-        found = counts.setdefault(info.key.split("/")[0], [0, 0])
-        found[0] += 1
-        found[1] += info.size
-    pinned = service.newest_set()
-    return {
-        "url": service.vault.url,
-        "parts": {name: {"objects": count, "bytes": size} for name, (count, size) in sorted(counts.items())},
-        "set": asdict(pinned) if pinned else None,
-    }
+    from understudy.vault.holdings import count_parts, holdings
+
+    return holdings(service.vault, count_parts(service.vault), service.newest_set())
 
 
 def _json(value: Any) -> str:  # noqa: ANN401 - any JSON value

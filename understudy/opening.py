@@ -48,7 +48,6 @@ _EXTRAS = {
     "grpc": "gcp",
     "psycopg": "postgres",
     "redis": "redis",
-    "opentelemetry": "metrics",
 }
 
 

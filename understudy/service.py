@@ -438,19 +438,11 @@ class Service:
     def status(self) -> Status:
         """Gather the one screen. Raises Unreachable when the register or the vault cannot be read."""
         from understudy.status import Status, judge
+        from understudy.vault.marks import read_marks
 
         state = self.register.read()
-        pairs = [(name, pair) for name, component in self.settings.components.items() for pair in component.pairs]
-        marks: dict[str, datetime | None] = {}
-        proofs: dict[str, tuple[str, datetime]] = {}
         standby = other(state.active)
-        for component, pair in pairs:
-            found = self.vault.pointer(watermark_key(component, pair.name)) or {}
-            marks[pair.name] = datetime.fromisoformat(found["watermark"]) if found.get("watermark") else None
-            proof = self.vault.pointer(proven_key(standby, pair.name))
-            if proof:
-                proofs[pair.name] = proof["by"], datetime.fromisoformat(proof["at"])
-        now = self.vault.store.now()
+        marks = read_marks(self.vault, self.settings.all_pairs(), (standby,))
         pinned = self.newest_set()
         protected = state.active == "home"
         return Status(
@@ -465,13 +457,13 @@ class Service:
             set_sentence=pinned.sentence if pinned else "no complete set yet",
             held=tuple(f"{item.model} {item.version}: {item.reason}" for item in pinned.held) if pinned else (),
             protected=protected,
-            at=now,
+            at=marks.now,
             rows=tuple(
                 judge(
                     self.settings,
-                    now=now,
-                    watermarks=marks,
-                    proven=proofs,
+                    now=marks.now,
+                    watermarks=marks.watermarks,
+                    proven=marks.proven[standby],
                     predicted=self._predicted(standby),
                     protected=protected,
                 )

@@ -410,7 +410,7 @@ class Settings(_Strict):
 
     @model_validator(mode="after")
     def _names_are_unique(self) -> Settings:
-        names = [pair.name for component in self.components.values() for pair in component.pairs]
+        names = [pair.name for _, pair in self.all_pairs()]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             message = f"two pairs are named {twice[0]}; give each its own name"
@@ -425,6 +425,14 @@ class Settings(_Strict):
     def line(self, *place: str | int) -> tuple[str, int]:
         """Return (file, line) of a setting, such as ``("vault", "url")``; ("", 0) when there is no file."""
         return (self._source.file, self._source.line(*place)) if self._source else ("", 0)
+
+    def all_pairs(self) -> list[tuple[ComponentName, Pair]]:
+        """Return (component, pair) of every pair, in the order of the config."""
+        return [(name, pair) for name, component in self.components.items() for pair in component.pairs]
+
+    def site_names(self) -> dict[SiteRole, str]:
+        """Return what people call each site, by its role in the config."""
+        return {"home": self.sites.home.name, "away": self.sites.away.name}
 
     def references(self) -> Iterator[tuple[tuple[str | int, ...], str]]:
         """Yield (place, reference) of every secret and every block that the config names."""

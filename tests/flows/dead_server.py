@@ -17,7 +17,7 @@ import yaml
 
 from tests.drill.failover_world import AWAY, HOME, MARGIN, end_state, make, open_world
 from tests.models import model_files
-from tests.unit.example import example
+from tests.unit.example import example_in_folders
 from understudy.failover.engine import prepare
 from understudy.failover.plans import save_plan
 from understudy.failover.register import Register
@@ -36,18 +36,13 @@ def config_of(folder: Path) -> Path:
     make(folder)
     for old in (folder / "vault").rglob("*.json"):
         old.unlink()
-    for name in ("home", "away"):
-        (folder / name).mkdir()
-    document = example(
+    document = example_in_folders(
+        folder,
         **{
-            "vault.url": f"file://{folder}/vault",
-            "register.url": f"file://{folder}/register",
-            "components.training.pairs.0.home": f"file://{folder}/home",
-            "components.training.pairs.0.away": f"file://{folder}/away",
             "alerts": {"url": "route53-health-check://1"},
             "traffic.addresses": {"home": HOME, "away": AWAY},
             "capacity.full": 4,
-        }
+        },
     )
     del document["components"]["vector_index"], document["components"]["feature_store"]
     path = folder / "understudy.yaml"

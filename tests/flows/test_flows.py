@@ -18,7 +18,7 @@ from flows.failover import failover
 from flows.plan_failover import plan_failover
 from flows.replicate_artifacts import replicate_artifacts
 from flows.replicate_offline import replicate_offline
-from tests.unit.example import example
+from tests.unit.example import example_in_folders
 from tests.unit.failover.situation import settings as situation_settings
 from tests.unit.failover.situation import situation
 from understudy.failover.plan import make_plan
@@ -39,17 +39,8 @@ def safetensors(seed):
 @pytest.fixture
 def config(tmp_path):
     """A service whose stores are folders: a model pushed by hand, and nothing else."""
-    for folder in ("vault", "register", "home", "away", "lake"):
-        (tmp_path / folder).mkdir()
-    document = example(
-        **{
-            "vault.url": f"file://{tmp_path}/vault",
-            "register.url": f"file://{tmp_path}/register",
-            "components.training.pairs.0.home": f"file://{tmp_path}/home",
-            "components.training.pairs.0.away": f"file://{tmp_path}/away",
-            "components.feature_store.pairs.0.offline": f"file://{tmp_path}/lake",
-        }
-    )
+    (tmp_path / "lake").mkdir()
+    document = example_in_folders(tmp_path, **{"components.feature_store.pairs.0.offline": f"file://{tmp_path}/lake"})
     path = tmp_path / "understudy.yaml"
     path.write_text(yaml.safe_dump(document), encoding="utf-8")
     home = FileStore(str(tmp_path / "home"))

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 EXAMPLE: dict[str, Any] = {
     "service": "recommender",
@@ -71,3 +74,17 @@ def example(**changes: Any) -> dict[str, Any]:
             node = node[int(part)] if isinstance(node, list) else node[part]
         node[last] = value
     return document
+
+
+def example_in_folders(folder: Path, **changes: Any) -> dict[str, Any]:
+    """Return the config with vault, register and both sites' models in folders below ``folder``, which are made."""
+    places = {
+        "vault.url": "vault",
+        "register.url": "register",
+        "components.training.pairs.0.home": "home",
+        "components.training.pairs.0.away": "away",
+    }
+    for name in places.values():
+        (folder / name).mkdir(exist_ok=True)
+    urls = {dotted: f"file://{folder}/{name}" for dotted, name in places.items()}
+    return example(**{**urls, **changes})

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 import yaml
 
-from tests.unit.example import EXAMPLE, example
+from tests.unit.example import EXAMPLE, example, example_in_folders
 from understudy import trials
 from understudy.check import check_schedules, check_secrets, check_service, check_values, exit_code
 from understudy.command.config import config as config_command
@@ -173,14 +173,10 @@ def test_a_trial_that_hangs_is_given_up_and_the_others_are_not_kept_waiting():
 def test_a_black_hole_and_a_dead_port_are_unreachable_within_their_time(tmp_path):
     hole = socket.create_server(("127.0.0.1", 0))  # takes connections, and never answers
     address = f"127.0.0.1:{hole.getsockname()[1]}"
-    for folder in ("vault", "register", "home", "away", "lake"):
-        (tmp_path / folder).mkdir()
-    document = example(
+    (tmp_path / "lake").mkdir()
+    document = example_in_folders(
+        tmp_path,
         **{
-            "vault.url": f"file://{tmp_path}/vault",
-            "register.url": f"file://{tmp_path}/register",
-            "components.training.pairs.0.home": f"file://{tmp_path}/home",
-            "components.training.pairs.0.away": f"file://{tmp_path}/away",
             "components.feature_store.pairs.0.offline": f"file://{tmp_path}/lake",
             "components.feature_store.pairs.0.home": f"redis://{address}/0?prefix=a",
             "components.feature_store.pairs.0.away": "redis://127.0.0.1:9/0?prefix=a",
@@ -189,7 +185,7 @@ def test_a_black_hole_and_a_dead_port_are_unreachable_within_their_time(tmp_path
             "traffic.endpoints": {"route53": f"http://{address}"},
             "capacity.away": "fixed://2",
             "metrics": {"otlp": "http://127.0.0.1:9"},
-        }
+        },
     )
     path = tmp_path / "config.yaml"
     path.write_text(yaml.safe_dump(document), encoding="utf-8")

@@ -12,6 +12,8 @@ from understudy.command.screen import table
 from understudy.report import human_bytes
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from understudy.command.root import Context
     from understudy.service import Service
     from understudy.settings import ComponentName, Pair
@@ -28,10 +30,24 @@ _FOLDER = click.option(
 )
 
 
-def _open(ctx: Context, component: ComponentName, name: str | None) -> tuple[Service, Pair]:
+def at_sequence(command: Callable[..., None]) -> Callable[..., None]:
+    """Take a pair, or the only one, and one of its sequences, or the newest."""
+    with_sequence = click.argument("sequence", required=False, type=int)(command)
+    return click.argument("pair", required=False, shell_complete=pairs)(with_sequence)
+
+
+def between_sequences(command: Callable[..., None]) -> Callable[..., None]:
+    """Take a pair and two of its sequences."""
+    for name in ("after", "before"):
+        command = click.argument(name, type=int)(command)
+    return click.argument("pair", shell_complete=pairs)(command)
+
+
+def open_pair(ctx: Context, component: ComponentName, name: str | None, *, dry: bool = False) -> tuple[Service, Pair]:
+    """Open the service, for a dry run or not, and find a pair of it by its name, or the component's only one."""
     from understudy.service import open_service
 
-    service = open_service(ctx.config)
+    service = open_service(ctx.config, dry=dry)
     return service, service.settings.pair(component, name)
 
 
@@ -47,7 +63,7 @@ def pull_artifacts(ctx: Context, model: str, version: str | None, folder: Path) 
     """Restore MODEL, of VERSION or what the newest set pins, to FOLDER/MODEL/VERSION, proven by SHA-256."""
     from understudy.artifacts.pull import pull
 
-    service, _ = _open(ctx, "training", None)
+    service, _ = open_pair(ctx, "training", None)
     report = pull(service.vault, folder, model=model, version=version, progress=ctx.screen.progress)
     ctx.screen.reports([report], empty="")
 
@@ -61,7 +77,7 @@ def diff_artifacts(ctx: Context, model: str, before: str, after: str) -> None:
     """Show which files version AFTER of MODEL changed against BEFORE, and how much of them is new to the vault."""
     from understudy.artifacts.pull import diff_versions
 
-    service, _ = _open(ctx, "training", None)
+    service, _ = open_pair(ctx, "training", None)
     lines, value = diff_versions(service.vault, model, before, after)
     ctx.screen.result(value, lines)
 
@@ -76,7 +92,7 @@ def list_vectors(ctx: Context, pair: str | None) -> None:
     """List every sequence of an index in the vault."""
     from understudy.vectors import manifest as manifests
 
-    service, chosen = _open(ctx, "vector_index", pair)
+    service, chosen = open_pair(ctx, "vector_index", pair)
     found = [manifests.read(service.vault, chosen.name, n) for n in manifests.sequences(service.vault, chosen.name)]
     rows = [
         [
@@ -104,14 +120,13 @@ def list_vectors(ctx: Context, pair: str | None) -> None:
 
 
 @click.command("show")
-@click.argument("pair", required=False, shell_complete=pairs)
-@click.argument("sequence", required=False, type=int)
+@at_sequence
 @click.pass_obj
 def show_vectors(ctx: Context, pair: str | None, sequence: int | None) -> None:
     """Show one sequence's schema, indexes, labels and size; the newest when none is named."""
     from understudy.vectors import manifest as manifests
 
-    service, chosen = _open(ctx, "vector_index", pair)
+    service, chosen = open_pair(ctx, "vector_index", pair)
     manifest = manifests.wanted(service.vault, chosen.name, sequence)
     size = sum(part.size for part in manifest.parts)
     lines = [
@@ -155,29 +170,26 @@ def _role(schema: Schema, name: str) -> str:
 
 
 @click.command("pull")
-@click.argument("pair", required=False, shell_complete=pairs)
-@click.argument("sequence", required=False, type=int)
+@at_sequence
 @_FOLDER
 @click.pass_obj
 def pull_vectors(ctx: Context, pair: str | None, sequence: int | None, folder: Path) -> None:
     """Write a sequence's rows as Parquet files to FOLDER/INDEX/SEQUENCE, each proven by SHA-256."""
     from understudy.vectors.pull import pull
 
-    service, chosen = _open(ctx, "vector_index", pair)
+    service, chosen = open_pair(ctx, "vector_index", pair)
     report = pull(service.vault, folder, index=chosen.name, sequence=sequence, progress=ctx.screen.progress)
     ctx.screen.reports([report], empty="")
 
 
 @click.command("diff")
-@click.argument("pair", shell_complete=pairs)
-@click.argument("before", type=int)
-@click.argument("after", type=int)
+@between_sequences
 @click.pass_obj
 def diff_vectors(ctx: Context, pair: str, before: int, after: int) -> None:
     """Show which rows sequence AFTER added, removed and changed against BEFORE."""
     from understudy.vectors.pull import diff, render_diff
 
-    service, chosen = _open(ctx, "vector_index", pair)
+    service, chosen = open_pair(ctx, "vector_index", pair)
     changes = diff(service.vault, chosen.name, before, after)
     ctx.screen.result(changes.as_json(), render_diff(chosen.name, before, after, changes))
 
@@ -192,7 +204,7 @@ def list_features(ctx: Context, pair: str | None) -> None:
     """List every sequence of a view in the vault."""
     from understudy.features.manifest import manifests_prefix, read_manifest
 
-    service, chosen = _open(ctx, "feature_store", pair)
+    service, chosen = open_pair(ctx, "feature_store", pair)
     numbers = service.vault.sequences(manifests_prefix(chosen.name))
     value: list[dict[str, Any]] = []
     for number in numbers:
@@ -224,8 +236,7 @@ def list_features(ctx: Context, pair: str | None) -> None:
 
 
 @click.command("show")
-@click.argument("pair", required=False, shell_complete=pairs)
-@click.argument("sequence", required=False, type=int)
+@at_sequence
 @click.pass_obj
 def show_features(ctx: Context, pair: str | None, sequence: int | None) -> None:
     """Show one sequence's schema, files and watermark; the newest when none is named."""
@@ -233,7 +244,7 @@ def show_features(ctx: Context, pair: str | None, sequence: int | None) -> None:
 
     from understudy.features.pull import wanted
 
-    service, chosen = _open(ctx, "feature_store", pair)
+    service, chosen = open_pair(ctx, "feature_store", pair)
     manifest = wanted(service.vault, chosen.name, sequence)
     rows = sum(file.rows for file in manifest.files)
     lines = [
@@ -257,29 +268,26 @@ def show_features(ctx: Context, pair: str | None, sequence: int | None) -> None:
 
 
 @click.command("pull")
-@click.argument("pair", required=False, shell_complete=pairs)
-@click.argument("sequence", required=False, type=int)
+@at_sequence
 @_FOLDER
 @click.pass_obj
 def pull_features(ctx: Context, pair: str | None, sequence: int | None, folder: Path) -> None:
     """Write a view's offline Parquet files to FOLDER/VIEW, each proven by BLAKE3."""
     from understudy.features.pull import pull
 
-    service, chosen = _open(ctx, "feature_store", pair)
+    service, chosen = open_pair(ctx, "feature_store", pair)
     report = pull(service.vault, folder, view=chosen.name, sequence=sequence, progress=ctx.screen.progress)
     ctx.screen.reports([report], empty="")
 
 
 @click.command("diff")
-@click.argument("pair", shell_complete=pairs)
-@click.argument("before", type=int)
-@click.argument("after", type=int)
+@between_sequences
 @click.pass_obj
 def diff_features(ctx: Context, pair: str, before: int, after: int) -> None:
     """Show which files, rows and features sequence AFTER changed against BEFORE."""
     from understudy.features.pull import diff, render_diff, wanted
 
-    service, chosen = _open(ctx, "feature_store", pair)
+    service, chosen = open_pair(ctx, "feature_store", pair)
     old, new = (wanted(service.vault, chosen.name, number) for number in (before, after))
     changes = diff(old, new)
     ctx.screen.result(changes.as_json(), render_diff(old, new, changes))

@@ -86,8 +86,7 @@ def status(ctx: Context) -> None:
     from understudy.service import open_service
 
     service = open_service(ctx.config)
-    names = {"home": service.settings.sites.home.name, "away": service.settings.sites.away.name}
-    found = failover_status(service.register, service.journal_vault(), names=names)  # type: ignore[arg-type]
+    found = failover_status(service.register, service.journal_vault(), names=service.settings.site_names())
     ctx.screen.result(found.as_json(), [render_status(found)])
 
 

@@ -10,6 +10,7 @@ import click
 
 from understudy.command import contents
 from understudy.command.completion import pairs, sites
+from understudy.command.contents import open_pair
 from understudy.command.screen import table
 from understudy.errors import Corrupt, InvalidConfig, Refused
 from understudy.report import human_bytes
@@ -19,18 +20,10 @@ if TYPE_CHECKING:
     from understudy.command.root import Context
     from understudy.report import Report
     from understudy.service import Service
-    from understudy.settings import ComponentName, Pair
 
 
 _DRY = click.option("--dry-run", "dry", is_flag=True, help="Say what a run would do; write nothing.")
 _AS_OF = click.option("--as-of", metavar="MOMENT", help="The state at this moment (ISO 8601); else the newest.")
-
-
-def _open(ctx: Context, component: ComponentName, name: str | None, *, dry: bool = False) -> tuple[Service, Pair]:
-    from understudy.service import open_service
-
-    service = open_service(ctx.config, dry=dry)
-    return service, service.settings.pair(component, name)
 
 
 def _set_at(service: Service, text: str | None) -> int | None:
@@ -74,7 +67,7 @@ def push_artifacts(ctx: Context, /, pair: str | None, **options: Any) -> int:  #
     accept_change, dry = options["accept_change"], options["dry"]
     if accept_change is not None and not accept_change.strip():
         raise InvalidConfig("--accept-change needs a reason", hint="say who accepts what, and why")
-    service, chosen = _open(ctx, "training", pair, dry=dry)
+    service, chosen = open_pair(ctx, "training", pair, dry=dry)
     reports = service.push_artifacts(
         chosen, model=options["model"], accept_change=accept_change, progress=ctx.screen.progress
     )
@@ -120,7 +113,7 @@ def hydrate_artifacts(ctx: Context, /, pair: str | None, **options: Any) -> int:
 
     A model that is damaged is left as it is (exit code 8); the others go on.
     """
-    service, chosen = _open(ctx, "training", pair, dry=options["dry"])
+    service, chosen = open_pair(ctx, "training", pair, dry=options["dry"])
     reports = service.hydrate(
         chosen,
         role=service.settings.role_of(options["site"]) if options["site"] else None,
@@ -151,7 +144,7 @@ def list_artifacts(ctx: Context, model: str | None) -> None:
     """List every version in the vault, of MODEL or of all."""
     from understudy.artifacts.catalog import all_manifests
 
-    service, _ = _open(ctx, "training", None)
+    service, _ = open_pair(ctx, "training", None)
     manifests = all_manifests(service.vault, model)
     rows = [
         [
@@ -177,7 +170,7 @@ def show_artifact(ctx: Context, model: str, version: str | None) -> None:
     """Show one version's files, digests and lineage."""
     from understudy.artifacts.catalog import find_manifest
 
-    service, _ = _open(ctx, "training", None)
+    service, _ = open_pair(ctx, "training", None)
     manifest = find_manifest(service.vault, model, version)
     parent = f"{manifest.parent.version} r{manifest.parent.revision}" if manifest.parent else "none"
     lines = [f"{manifest.model} {manifest.version} r{manifest.revision}  digest {manifest.digest}  parent {parent}"]
@@ -194,7 +187,7 @@ def show_artifact(ctx: Context, model: str, version: str | None) -> None:
 @click.pass_obj
 def verify_artifacts(ctx: Context, pair: str | None, site: str | None) -> None:
     """Read a site's served model back and compare every file's SHA-256."""
-    service, chosen = _open(ctx, "training", pair)
+    service, chosen = open_pair(ctx, "training", pair)
     role = service.settings.role_of(site) if site else None
     reports = service.verify_models(chosen, role=role)
     ctx.screen.reports(reports, empty=f"{chosen.name}: nothing is served there yet")
@@ -211,7 +204,7 @@ def vectors() -> None:
 @click.pass_obj
 def export_vectors(ctx: Context, pair: str | None, *, dry: bool) -> None:
     """Export the active site's index into the vault as Parquet."""
-    service, chosen = _open(ctx, "vector_index", pair, dry=dry)
+    service, chosen = open_pair(ctx, "vector_index", pair, dry=dry)
     ctx.screen.reports([service.export_vectors(chosen, progress=ctx.screen.progress)], empty="", dry=dry)
 
 
@@ -224,7 +217,7 @@ def export_vectors(ctx: Context, pair: str | None, *, dry: bool) -> None:
 @click.pass_obj
 def rebuild_vectors(ctx: Context, /, pair: str | None, **options: Any) -> None:  # noqa: ANN401 - click's own
     """Rebuild a site's index from the vault as the newest set pins it, or that of a moment; prove it, swap it in."""
-    service, chosen = _open(ctx, "vector_index", pair, dry=options["dry"])
+    service, chosen = open_pair(ctx, "vector_index", pair, dry=options["dry"])
     role = service.settings.role_of(options["site"]) if options["site"] else None
     sequence = _set_at(service, options["as_of"])
     if options["dry"]:
@@ -242,7 +235,7 @@ def rebuild_vectors(ctx: Context, /, pair: str | None, **options: Any) -> None: 
 @click.pass_obj
 def verify_vectors(ctx: Context, pair: str | None, site: str | None) -> None:
     """Read a site's index back and compare its digest with the vault's."""
-    service, chosen = _open(ctx, "vector_index", pair)
+    service, chosen = open_pair(ctx, "vector_index", pair)
     role = service.settings.role_of(site) if site else None
     ctx.screen.reports([service.verify_index(chosen, role=role)], empty="")
 
@@ -258,7 +251,7 @@ def features() -> None:
 @click.pass_obj
 def push_features(ctx: Context, pair: str | None, *, dry: bool) -> None:
     """Copy the active site's offline store into the vault and move the watermark."""
-    service, chosen = _open(ctx, "feature_store", pair, dry=dry)
+    service, chosen = open_pair(ctx, "feature_store", pair, dry=dry)
     ctx.screen.reports([service.replicate_offline(chosen)], empty="", dry=dry)
 
 
@@ -271,7 +264,7 @@ def push_features(ctx: Context, pair: str | None, *, dry: bool) -> None:
 @click.pass_obj
 def rebuild_features(ctx: Context, /, pair: str | None, **options: Any) -> None:  # noqa: ANN401 - click's own
     """Rebuild a site's online store from the vault's offline store, proven by digest."""
-    service, chosen = _open(ctx, "feature_store", pair, dry=options["dry"])
+    service, chosen = open_pair(ctx, "feature_store", pair, dry=options["dry"])
     role = service.settings.role_of(options["site"]) if options["site"] else None
     moment = as_moment(options["as_of"])
     if options["dry"]:
@@ -289,7 +282,7 @@ def rebuild_features(ctx: Context, /, pair: str | None, **options: Any) -> None:
 @click.pass_obj
 def verify_features(ctx: Context, pair: str | None, site: str | None) -> None:
     """Read a site's online store back and compare it with the offline truth."""
-    service, chosen = _open(ctx, "feature_store", pair)
+    service, chosen = open_pair(ctx, "feature_store", pair)
     role = service.settings.role_of(site) if site else None
     ctx.screen.reports([service.verify_features(chosen, role=role)], empty="")
 
@@ -305,7 +298,7 @@ def retire_writer(ctx: Context, pair: str, writer: str) -> None:
     """
     from understudy.features.log import retire
 
-    service, chosen = _open(ctx, "feature_store", pair)
+    service, chosen = open_pair(ctx, "feature_store", pair)
     ctx.screen.reports([retire(service.offline(chosen, service.active()), writer)], empty="")
 
 

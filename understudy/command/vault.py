@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import click
@@ -26,23 +25,14 @@ def vault() -> None:
 def stat(ctx: Context) -> None:
     """Count the objects and bytes below each part of the vault."""
     from understudy.service import open_service
+    from understudy.vault.holdings import count_parts, holdings
 
     service = open_service(ctx.config)
-    parts: dict[str, list[int]] = {}
-    for info in service.vault.store.list():
-        counts = parts.setdefault(info.key.split("/")[0], [0, 0])
-        counts[0] += 1
-        counts[1] += info.size
-    pinned = service.newest_set()
-    value = {
-        "url": service.vault.url,
-        "parts": {name: {"objects": count, "bytes": size} for name, (count, size) in sorted(parts.items())},
-        "set": asdict(pinned) if pinned else None,
-    }
-    rows = [[name, f"{count:,}", human_bytes(size)] for name, (count, size) in sorted(parts.items())]
+    parts, pinned = count_parts(service.vault), service.newest_set()
+    rows = [[name, f"{objects:,}", human_bytes(size)] for name, (objects, size) in parts.items()]
     lines = [service.vault.url, *table(["PART", "OBJECTS", "SIZE"], rows)]
     lines.append(pinned.sentence if pinned else "no complete set yet")
-    ctx.screen.result(value, lines)
+    ctx.screen.result(holdings(service.vault, parts, pinned), lines)
 
 
 @vault.command("verify")

@@ -5,7 +5,6 @@ Only the register must answer: without it nobody may say who is active.
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from understudy.errors import NotFound, Refused, UnderstudyError
@@ -13,7 +12,7 @@ from understudy.failover.journal import PREFIX, prefix_of, read_newest
 from understudy.failover.observed import Copied, Observed, Pinned
 from understudy.settings import other
 from understudy.threads import ThreadPool
-from understudy.vault.pointers import watermark_key
+from understudy.vault.marks import read_marks
 from understudy.vault.store import numbered
 
 if TYPE_CHECKING:
@@ -70,7 +69,7 @@ def observe(world: World, *, target: SiteRole) -> Observed:
             now=now,
             source=source,
             target=target,
-            names={"home": settings.sites.home.name, "away": settings.sites.away.name},
+            names=settings.site_names(),
             state=state,
             health={site: future.result() for site, future in health.items()},
             copied=copied or (),
@@ -126,15 +125,10 @@ def read_timings(vault: Vault) -> dict[str, float]:
 
 
 def _read_copied(world: World) -> tuple[Copied, ...]:
-    copied = []
-    for name, component in world.settings.components.items():
-        for pair in component.pairs:
-            if component.rpo is None:
-                continue
-            pointer = world.vault.pointer(watermark_key(name, pair.name)) or {}
-            mark = pointer.get("watermark")
-            copied.append(Copied(name, pair.name, datetime.fromisoformat(mark) if mark else None))
-    return tuple(copied)
+    components = world.settings.components
+    pairs = [(name, pair) for name, pair in world.settings.all_pairs() if components[name].rpo is not None]
+    found = read_marks(world.vault, pairs, ()).watermarks
+    return tuple(Copied(name, pair.name, found[pair.name]) for name, pair in pairs)
 
 
 def _is_there(vault: Vault, key: str) -> bool:

@@ -5,16 +5,15 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from blake3 import blake3
-
-from understudy.errors import Corrupt, NotFound
+from understudy.errors import NotFound
 from understudy.features.manifest import data_prefix, newest_manifest, read_manifest
 from understudy.report import Report, human_bytes, quiet
+from understudy.vault.pulling import pull_object
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from understudy.features.manifest import FileEntry, OfflineManifest
+    from understudy.features.manifest import OfflineManifest
     from understudy.report import Progress
     from understudy.vault.store import Vault
 
@@ -42,13 +41,17 @@ def pull(vault: Vault, folder: Path, *, view: str, sequence: int | None = None, 
     written = read = 0
     for number, file in enumerate(manifest.files):
         path = folder / view / file.key
-        if not path.exists() or blake3(path.read_bytes()).hexdigest() != file.blake3:
-            data = _read(vault, view, file)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            waiting = path.with_name(f".{path.name}.part")
-            waiting.write_bytes(data)
-            waiting.replace(path)
-            written, read = written + 1, read + len(data)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        size = pull_object(
+            vault,
+            f"{data_prefix(view)}{file.stored}",
+            path,
+            expected=file.blake3,
+            algorithm="BLAKE3",
+            hint="pull an earlier sequence, or replicate again",
+        )
+        if size is not None:
+            written, read = written + 1, read + size
         progress(f"{view} {manifest.sequence}", number + 1, len(manifest.files), "files")
     size = sum(file.size for file in manifest.files)
     count = len(manifest.files)
@@ -132,14 +135,3 @@ def render_diff(before: OfflineManifest, after: OfflineManifest, changes: ViewCh
     lines += [f"  feature removed  {name}" for name in changes.features_removed]
     lines += [f"  feature changed  {words}" for words in changes.features_changed]
     return lines
-
-
-def _read(vault: Vault, view: str, file: FileEntry) -> bytes:
-    key = f"{data_prefix(view)}{file.stored}"
-    data = vault.store.get(key)
-    if blake3(data).hexdigest() != file.blake3:
-        raise Corrupt(
-            f"{key} in {vault.url} has another BLAKE3 than its manifest",
-            hint="pull an earlier sequence, or replicate again",
-        )
-    return data

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import threading
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import TYPE_CHECKING, TypeVar
 
 from understudy import opening
@@ -14,21 +13,20 @@ from understudy.metrics import instruments as i
 from understudy.metrics.instruments import Instrument, Sample
 from understudy.status import judge
 from understudy.threads import ThreadPool, TookTooLong, within
-from understudy.vault.pointers import proven_key, watermark_key
+from understudy.vault.marks import Marks, read_marks
 from understudy.vault.store import Vault
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping
+    from collections.abc import Callable, Collection
     from concurrent.futures import Future
 
     from understudy.failover.register import State
     from understudy.service import Service
-    from understudy.settings import ComponentName, Pair, SiteRole
+    from understudy.settings import SiteRole
     from understudy.status import Row
 
 T = TypeVar("T")
 
-_READERS = 8
 STORES = ("vault", "register")
 #: Prometheus waits ten seconds for a scrape; a store that hangs is said within that.
 GATHER_SECONDS = 8.0
@@ -104,13 +102,13 @@ def gather(service: Service, *, seconds: float = GATHER_SECONDS, turns: Turns | 
     turns = turns or Turns()
     with ThreadPool(len(STORES), thread_name_prefix="gather") as pool:
         of_register = pool.submit(turns.read, "register", seconds, lambda: _of_register(service))
-        of_vault = pool.submit(turns.read, "vault", seconds, lambda: _Pointers.read(service))
+        of_vault = pool.submit(turns.read, "vault", seconds, lambda: _read_marks(service))
         from_register = _result(of_register, "register", problems)
         pointers = _result(of_vault, "vault", problems)
     state, found = from_register or (None, [])
     samples += found
     if pointers is not None:
-        samples += pointers.samples(service)
+        samples += _of_vault(service, pointers)
     up = up_samples(service.name, problems)
     rows: tuple[Row, ...] = ()
     if state is not None and pointers is not None:
@@ -193,64 +191,28 @@ def _of_register(service: Service) -> tuple[State, list[Sample]]:
     return state, samples
 
 
-@dataclass(frozen=True, slots=True)
-class _Pointers:
-    """What the vault says of every pair: by pair name, and the proofs by site too."""
-
-    now: datetime
-    watermarks: Mapping[str, datetime | None]
-    proven: Mapping[SiteRole, Mapping[str, tuple[str, datetime]]]
-
-    @classmethod
-    def read(cls, service: Service) -> _Pointers:
-        """Read them at once. Raises Unreachable, Denied, Corrupt."""
-        settings = service.settings
-        # Not service.vault: opening it for the first time writes its format, and who measures writes nothing.
-        vault = Vault(opening.open_store(settings.vault.url, settings.sites.away))
-        pairs = _pairs(service)
-        with ThreadPool(_READERS, thread_name_prefix="gather") as pool:
-            now = pool.submit(vault.store.now)
-            marks = {p.name: pool.submit(vault.pointer, watermark_key(component, p.name)) for component, p in pairs}
-            proofs = {
-                (role, p.name): pool.submit(vault.pointer, proven_key(role, p.name))
-                for role in _ROLES
-                for _, p in pairs
-            }
-            return cls(
-                now=now.result(),
-                watermarks={name: _moment((job.result() or {}).get("watermark")) for name, job in marks.items()},
-                proven={
-                    role: {
-                        name: (found["by"], datetime.fromisoformat(found["at"]))
-                        for (at, name), job in proofs.items()
-                        if at == role and (found := job.result())
-                    }
-                    for role in _ROLES
-                },
-            )
-
-    def samples(self, service: Service) -> list[Sample]:
-        """Return the values of the instruments that the pointers fill."""
-        samples = []
-        for component, pair in _pairs(service):
-            labels = {"service": service.name, "component": component, "pair": pair.name}
-            if mark := self.watermarks.get(pair.name):
-                samples.append(Sample(i.WATERMARK, mark.timestamp(), labels))
-                samples.append(Sample(i.LAG, max(0.0, (self.now - mark).total_seconds()), labels))
-            for role in _ROLES:
-                if found := self.proven[role].get(pair.name):
-                    by, at = found
-                    more = {"site": service.settings.site(role).name, "by": proof_kind(by)}
-                    samples.append(Sample(i.LAST_VERIFIED, at.timestamp(), {**labels, **more}))
-        return samples
+def _read_marks(service: Service) -> Marks:
+    """Read the vault's pointers. Raises Unreachable, Denied, Corrupt."""
+    settings = service.settings
+    # Not service.vault: pointers are all that is read, so neither the vault's format nor its keys are asked for.
+    vault = Vault(opening.open_store(settings.vault.url, settings.sites.away))
+    return read_marks(vault, settings.all_pairs(), _ROLES)
 
 
-def _pairs(service: Service) -> list[tuple[ComponentName, Pair]]:
-    return [(name, pair) for name, component in service.settings.components.items() for pair in component.pairs]
-
-
-def _moment(text: str | None) -> datetime | None:
-    return datetime.fromisoformat(text) if text else None
+def _of_vault(service: Service, marks: Marks) -> list[Sample]:
+    """Return the values of the instruments that the vault's pointers fill."""
+    samples = []
+    for component, pair in service.settings.all_pairs():
+        labels = {"service": service.name, "component": component, "pair": pair.name}
+        if mark := marks.watermarks.get(pair.name):
+            samples.append(Sample(i.WATERMARK, mark.timestamp(), labels))
+            samples.append(Sample(i.LAG, max(0.0, (marks.now - mark).total_seconds()), labels))
+        for role in _ROLES:
+            if found := marks.proven[role].get(pair.name):
+                by, at = found
+                more = {"site": service.settings.site(role).name, "by": proof_kind(by)}
+                samples.append(Sample(i.LAST_VERIFIED, at.timestamp(), {**labels, **more}))
+    return samples
 
 
 def by_instrument(samples: tuple[Sample, ...]) -> dict[Instrument, list[Sample]]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from understudy.errors import Corrupt, Unsupported
+from understudy.errors import Unsupported
 from understudy.report import Report, human_bytes, quiet
+from understudy.vault.pulling import pull_object
 from understudy.vectors import manifest as manifests
 from understudy.vectors.plan import changed_buckets
 
@@ -36,17 +36,16 @@ def pull(vault: Vault, folder: Path, *, index: str, sequence: int | None = None,
     written = read = 0
     for number, part in enumerate(manifest.parts):
         path = place / f"{part.bucket:05d}.parquet"
-        if not path.exists() or hashlib.sha256(path.read_bytes()).hexdigest() != part.sha256:
-            data = vault.store.get(manifest.data_key(part))
-            if hashlib.sha256(data).hexdigest() != part.sha256:
-                raise Corrupt(
-                    f"{manifest.data_key(part)} in {vault.url} has another SHA-256 than its manifest",
-                    hint="pull an earlier sequence, or export again",
-                )
-            waiting = path.with_name(f".{path.name}.part")
-            waiting.write_bytes(data)
-            waiting.replace(path)
-            written, read = written + 1, read + len(data)
+        size = pull_object(
+            vault,
+            manifest.data_key(part),
+            path,
+            expected=part.sha256,
+            algorithm="SHA-256",
+            hint="pull an earlier sequence, or export again",
+        )
+        if size is not None:
+            written, read = written + 1, read + size
         progress(f"{index} {manifest.sequence}", number + 1, len(manifest.parts), "buckets")
     (place / "manifest.json").write_bytes(manifest.encode())
     size = sum(part.size for part in manifest.parts)

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from tests.models import model_files
-from tests.unit.example import example
+from tests.unit.example import example_in_folders
 from tests.unit.features.offline_store import put_history
 from tests.vector_sites import make_rows, make_site
 from understudy.command.root import run
@@ -22,21 +22,13 @@ from understudy.vectors.export import export
 @pytest.fixture
 def world(tmp_path):
     """A config over folders; two model versions at home, an index and features in the vault."""
-    for name in ("vault", "register", "models", "serving", "lake"):
-        (tmp_path / name).mkdir()
-    document = example(
-        **{
-            "vault.url": f"file://{tmp_path}/vault",
-            "register.url": f"file://{tmp_path}/register",
-            "components.training.pairs.0.home": f"file://{tmp_path}/models",
-            "components.training.pairs.0.away": f"file://{tmp_path}/serving",
-        }
-    )
+    (tmp_path / "lake").mkdir()
+    document = example_in_folders(tmp_path)
     (tmp_path / "c.yaml").write_text(yaml.safe_dump(document), encoding="utf-8")
     Register(FileStore(tmp_path / "register")).initialise("recommender")
     for version, changed in (("1", None), ("2", 1)):
         for path, data in model_files(changed=changed).items():
-            FileStore(tmp_path / "models").put(f"m/{version}/{path}", data)
+            FileStore(tmp_path / "home").put(f"m/{version}/{path}", data)
     vault = open_service(tmp_path / "c.yaml").vault
     site = make_site("memory", lambda: "")
     site.create(make_rows(20))

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from tests.models import layers, safetensors
-from tests.unit.example import example
+from tests.unit.example import example_in_folders
 from understudy.artifacts.manifest import manifest_key
 from understudy.errors import Conflict, Corrupt, Refused, Unsupported
 from understudy.failover.guard import GuardedStore
@@ -35,16 +35,7 @@ def add_model(folder: Path, version: str, name: str = "minilm") -> None:
 @pytest.fixture
 def service(tmp_path: Path) -> Service:
     """A service of one model in folders, without index and features."""
-    for folder in ("vault", "register", "home", "away"):
-        (tmp_path / folder).mkdir()
-    document = example(
-        **{
-            "vault.url": f"file://{tmp_path}/vault",
-            "register.url": f"file://{tmp_path}/register",
-            "components.training.pairs.0.home": f"file://{tmp_path}/home",
-            "components.training.pairs.0.away": f"file://{tmp_path}/away",
-        }
-    )
+    document = example_in_folders(tmp_path)
     del document["components"]["vector_index"], document["components"]["feature_store"]
     path = tmp_path / "understudy.yaml"
     path.write_text(yaml.safe_dump(document), encoding="utf-8")
