@@ -7,14 +7,22 @@ import struct
 
 import numpy as np
 
+_DTYPES = {"float32": "F32", "float16": "F16", "uint16": "BF16", "int8": "I8", "int64": "I64", "float64": "F64"}
+
+
+def bfloat16(values: np.ndarray) -> np.ndarray:
+    """Return the bits of float32 values rounded to bfloat16, to nearest even."""
+    bits = values.astype(np.float32).view(np.uint32)
+    return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
+
 
 def safetensors(tensors: dict[str, np.ndarray], *, metadata: dict[str, str] | None = None) -> bytes:
-    """Return a safetensors file of float32 tensors."""
+    """Return a safetensors file; an array of uint16 holds the bits of bfloat16."""
     header: dict[str, object] = {"__metadata__": metadata} if metadata else {}
     data = b""
     for name, tensor in tensors.items():
         header[name] = {
-            "dtype": "F32",
+            "dtype": _DTYPES[tensor.dtype.name],
             "shape": list(tensor.shape),
             "data_offsets": [len(data), len(data) + tensor.nbytes],
         }

@@ -18,7 +18,8 @@ from tests.models import layers, safetensors
 from tests.unit.features.offline_store import put_history
 from tests.unit.vectors.rows import batch_of, schema_of, vectors_of
 from understudy.artifacts.catalog import find_manifest
-from understudy.artifacts.cut import cut_safetensors, header_length, read_layout
+from understudy.artifacts.cut import cut_tensors
+from understudy.artifacts.layouts.safetensors import header_length, read_layout
 from understudy.artifacts.manifest import complaint_about_path, decode_manifest, encode_manifest
 from understudy.artifacts.replicate import push
 from understudy.artifacts.validate import Document, read_document
@@ -53,10 +54,10 @@ def header(data: bytes) -> bool:
         layout = read_layout(data[8 : 8 + length], len(data))
     except UnderstudyError as error:
         return refused(error)
-    lengths = list(cut_safetensors(layout, len(data)))
+    lengths = [cut.length for cut in cut_tensors(layout, len(data))]
     assert len(data) == sum(lengths)
     assert all(0 < each <= BLOCK_BYTES for each in lengths)
-    assert all(8 + length <= start <= stop <= len(data) for start, stop in layout.tensors)
+    assert all(8 + length <= each.start <= each.end <= len(data) for each in layout.tensors)
     assert len(layout.tensors) == len(layout.described)
     return True
 

@@ -1,199 +1,137 @@
-"""Where files are cut: safetensors at tensor boundaries, anything else where its content says.
+"""Where files are cut: at tensor boundaries where a file says where its tensors lie, else where its content says.
 
-An unchanged tensor gives the same chunks wherever it stands, also after the header has moved every byte.
-The format: https://github.com/huggingface/safetensors#format
+An unchanged tensor gives the same chunks wherever it stands, also after the header has moved every byte. What a file
+says is read by ``understudy.artifacts.layouts``.
 """
 
 from __future__ import annotations
 
-import json
 import math
-from dataclasses import dataclass, field
-from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from understudy.errors import Corrupt
 from understudy.vault.chunks import BLOCK_BYTES
-from understudy.vault.documents import parse_json, quoted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 CONTENT_BYTES_MIN = 256 << 10
 CONTENT_BYTES_AVERAGE = 1 << 20
-#: As the safetensors library: a longer header is refused.
-HEADER_BYTES_MAX = 100_000_000
-#: A longer one, though it may be well formed, is not held in memory to be looked into: some 150,000 tensors fit.
-HEADER_CHECKED_MAX = 16 << 20
-_VALUES_MAX = 2_000_000
-_METADATA = "__metadata__"
-LENGTH_BYTES = 8
-_DIMENSIONS_MAX = 64
-_BITS = {
+#: Of tensors with longer rows the blocks do not hold whole ones: too few would fit.
+ROW_BYTES_MAX = 1 << 20
+
+#: Who says where the tensors lie. ``onnx`` also is the file beside an ONNX model that holds its weights.
+LayoutKind = Literal["safetensors", "pytorch", "gguf", "onnx"]
+
+#: A tensor as its header describes it: dtype and shape.
+Described = tuple[str, tuple[int, ...]]
+
+#: Bits of one value, by the names that safetensors gives to dtypes.
+DTYPE_BITS = {
     "BOOL": 8, "U8": 8, "I8": 8, "F8_E5M2": 8, "F8_E4M3": 8, "F8_E8M0": 8, "F8_E4M3FNUZ": 8, "F8_E5M2FNUZ": 8,
     "I16": 16, "U16": 16, "F16": 16, "BF16": 16, "I32": 32, "U32": 32, "F32": 32, "I64": 64, "U64": 64, "F64": 64,
     "C64": 64, "F4": 4, "F6_E2M3": 6, "F6_E3M2": 6,
 }  # fmt: skip
 
 
-#: A tensor as its header describes it: dtype and shape.
-Described = tuple[str, tuple[int, ...]]
-
-
 @dataclass(frozen=True, slots=True)
-class Layout:
-    """How a safetensors file is laid out.
+class Tensor:
+    """One tensor of a file.
 
     Attributes:
-        data_start: where its data begins.
-        tensors: each tensor's (start, end) in the file, in order.
-        described: each tensor's dtype and shape by its name.
-        hole: the name of the first tensor before which bytes lie that belong to none; None without any. The format
-            knows no such bytes and its library refuses them; cut they can be all the same.
+        name: as the file says.
+        dtype: as safetensors names it; empty where it is none of those, such as GGUF's quantized blocks.
+        shape: its dimensions, the last one is contiguous.
+        start, end: where its bytes lie in the file.
     """
 
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    start: int
+    end: int
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one row where blocks hold whole rows, else 0."""
+        rows = math.prod(self.shape[:-1])
+        length = self.end - self.start
+        if not self.shape or not rows or length % rows or length // rows > ROW_BYTES_MAX:
+            return 0
+        return length // rows
+
+    @property
+    def columns(self) -> int:
+        """Words of one row where blocks hold whole rows of a known dtype, else 0."""
+        return self.shape[-1] if self.dtype and self.row_bytes else 0
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a file of tensors is laid out.
+
+    Attributes:
+        kind: which format says so.
+        tensors: sorted by where they start; none overlaps the next, none is beyond the file.
+        data_start: where the data begins: before it no tensor lies.
+        hole: of safetensors the name of the first tensor before which bytes lie that belong to none; None without any.
+            The format knows no such bytes and its library refuses them; cut they can be all the same.
+        external: of ONNX the tensors in other files, as (path as the model gives it, tensor).
+    """
+
+    kind: LayoutKind
+    tensors: tuple[Tensor, ...]
     data_start: int
-    tensors: tuple[tuple[int, int], ...]
-    described: dict[str, Described] = field(default_factory=dict)
     hole: str | None = None
+    external: tuple[tuple[str, Tensor], ...] = ()
+
+    @cached_property
+    def described(self) -> dict[str, Described]:
+        """Each tensor's dtype and shape by its name."""
+        return {tensor.name: (tensor.dtype, tensor.shape) for tensor in self.tensors}
 
 
-def header_length(prefix: bytes, size: int) -> int:
-    """Return how many bytes of JSON follow the first eight.
+class Cut(NamedTuple):
+    """One chunk of a file of tensors.
 
-    Args:
-        prefix: the file's first eight bytes, or fewer when it has no more.
-        size: the file's bytes.
-
-    Raises:
-        Corrupt: the file cannot be safetensors, or is cut short.
+    Attributes:
+        length: bytes.
+        tensor: which of the layout's tensors it is a part of, -1 for bytes between them.
+        offset: where in that tensor it begins; 0 between them.
     """
-    if len(prefix) < LENGTH_BYTES:
-        message = f"has {size} bytes, a safetensors file has at least {LENGTH_BYTES}"
-        raise Corrupt(message)
-    length = int.from_bytes(prefix[:LENGTH_BYTES], "little")
-    if length > HEADER_BYTES_MAX:
-        message = f"declares a header of {length} bytes, the limit is {HEADER_BYTES_MAX}"
-        raise Corrupt(message)
-    if LENGTH_BYTES + length > size:
-        message = f"declares a header of {length} bytes and has only {size} in all"
-        raise Corrupt(message)
-    if length > HEADER_CHECKED_MAX:
-        message = f"has a header of {length} bytes, more than the {HEADER_CHECKED_MAX} that are looked into"
-        raise Corrupt(message)
-    return length
+
+    length: int
+    tensor: int
+    offset: int
 
 
-def read_layout(header: bytes, size: int) -> Layout:
-    """Return where the tensors lie.
+def cut_tensors(layout: Layout, size: int) -> Iterator[Cut]:
+    """Yield the chunks of a file of ``size`` bytes, in order; their lengths add up to it.
 
-    Args:
-        header: the JSON, without the eight bytes before it.
-        size: the file's bytes; header and tensors must account for all of them.
-
-    Raises:
-        Corrupt: not JSON, a name that is there twice, an offset out of range, tensors that overlap, or a file of
-            another size than they make.
+    The header is cut from the data, and each tensor from its neighbours. A longer tensor is cut into blocks of at most
+    4 MiB that hold whole rows, or of just 4 MiB where a row has more than 1 MiB; what lies between tensors as well.
     """
-    try:
-        listed = parse_json(header, values_max=_VALUES_MAX)
-    except ValueError as error:
-        message = f"has a header that is not JSON: {error}"
-        raise Corrupt(message) from error
-    if not isinstance(listed, dict):
-        message = "has a header that is not an object"
-        raise Corrupt(message)
-    _check_names(header, listed)
-    data_start = LENGTH_BYTES + len(header)
-    data_size = size - data_start
-    spans = sorted(_span(name, tensor, data_size) for name, tensor in listed.items() if name != _METADATA)
     end = 0
-    hole = None
-    for start, stop, name in spans:
-        if start < end:
-            message = f"has tensors that overlap, at {quoted(name)}"
-            raise Corrupt(message)
-        if start > end and hole is None:
-            hole = name
+    edges = ((number, tensor.start, tensor.end) for number, tensor in enumerate(layout.tensors))
+    for number, start, stop in chain([(-1, layout.data_start, layout.data_start)], edges, [(-1, size, size)]):
+        for length in blocks(start - end):
+            yield Cut(length, -1, 0)
+        if stop > start:
+            offset = 0
+            for length in blocks(stop - start, layout.tensors[number].row_bytes):
+                yield Cut(length, number, offset)
+                offset += length
         end = stop
-    if end != data_size:
-        message = f"has {size} bytes, its header and tensors make {data_start + end}"
-        raise Corrupt(message)
-    described = {name: (str(listed[name]["dtype"]), tuple(listed[name]["shape"])) for _, _, name in spans}
-    places = tuple((data_start + start, data_start + stop) for start, stop, _ in spans)
-    return Layout(data_start, places, described, hole)
 
 
-def _check_names(header: bytes, listed: dict[str, Any]) -> None:
-    """Refuse a name that is there twice, of which one reader would take the first and another the last."""
-    metadata = listed.get(_METADATA)
-    strings = 5 * (len(listed) - (_METADATA in listed))  # name, dtype and its value, shape, data_offsets
-    if isinstance(metadata, dict):
-        strings += 1 + 2 * len(metadata)
-        if any(isinstance(value, dict | list) for value in metadata.values()):
-            # The format has texts there, and how deep a parser follows anything else differs from one to the next.
-            raise Corrupt("has a header that not every reader understands")
-    # Without escapes, the number of quotes says how many strings there were; a dropped name leaves some over.
-    if b"\\" not in header and header.count(b'"') == 2 * strings:
-        return
-    try:
-        json.loads(header, object_pairs_hook=_once)
-    except (RecursionError, ValueError):
-        message = "has a header that not every reader understands"
-        raise Corrupt(message) from None
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        seen: set[str] = set()
-        twice = next(name for name, _ in pairs if name in seen or seen.add(name))  # type: ignore[func-returns-value]
-        message = f"has a header that names {quoted(twice)} twice"
-        raise Corrupt(message)
-    return found
-
-
-def _span(name: str, tensor: Any, data_size: int) -> tuple[int, int, str]:  # noqa: ANN401 - any JSON value
-    problem = None
-    try:
-        dtype, shape, (start, stop) = tensor["dtype"], tensor["shape"], tensor["data_offsets"]
-    except (KeyError, TypeError, ValueError) as error:
-        message = f"describes the tensor {quoted(name)} without dtype, shape and data_offsets"
-        raise Corrupt(message) from error
-    if not all(type(place) is int for place in (start, stop)) or not 0 <= start <= stop:
-        problem = "has offsets that are not numbers in order"
-    elif stop > data_size:
-        problem = f"ends at {stop}, beyond the {data_size} bytes of data that the file has"
-    elif not isinstance(shape, list) or len(shape) > _DIMENSIONS_MAX:
-        problem = "has no shape"
-    elif not all(type(length) is int and length >= 0 for length in shape):
-        problem = "has a shape that is not numbers"
-    elif isinstance(dtype, str) and dtype in _BITS and math.prod(shape) * _BITS[dtype] != (stop - start) * 8:
-        problem = f"has {stop - start} bytes, which {dtype} {quoted(shape)} does not give"
-    if problem:
-        message = f"describes the tensor {quoted(name)}, which {problem}"
-        raise Corrupt(message)
-    return start, stop, name
-
-
-def cut_safetensors(layout: Layout, size: int) -> Iterator[int]:
-    """Yield the lengths of the chunks of a safetensors file, in order; they add up to ``size``.
-
-    The header is cut from the data, each tensor from its neighbours, and a long one into blocks.
-    """
-    edges = [0, layout.data_start]
-    for start, stop in layout.tensors:
-        edges += (start, stop)
-    edges.append(size)
-    for start, stop in pairwise(edges):
-        yield from blocks(stop - start)
-
-
-def blocks(length: int) -> Iterator[int]:
-    """Yield the lengths of the blocks of one span."""
+def blocks(length: int, row_bytes: int = 0) -> Iterator[int]:
+    """Yield the lengths of the blocks of one span: of whole rows where ``row_bytes`` says how long one is."""
+    block = BLOCK_BYTES // row_bytes * row_bytes if row_bytes else BLOCK_BYTES
     while length > 0:
-        yield min(length, BLOCK_BYTES)
-        length -= BLOCK_BYTES
+        yield min(length, block)
+        length -= block
 
 
 class ContentCutter:

@@ -6,7 +6,7 @@ import hashlib
 import logging
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -14,6 +14,7 @@ from understudy.artifacts.catalog import find_manifest
 from understudy.artifacts.pointer import Pointer, ServedFile, encode_pointer, pointer_key, read_pointer
 from understudy.artifacts.validate import folded
 from understudy.errors import Conflict, Corrupt, NotFound, NotReady, Unsupported
+from understudy.objects.interface import KeepsPartial
 from understudy.objects.parts import pieces
 from understudy.report import Report, human_bytes, human_seconds, quiet
 from understudy.threads import ThreadPool
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from understudy.artifacts.manifest import ArtifactFile, ArtifactManifest
-    from understudy.objects.interface import ObjectInfo, ObjectStore
+    from understudy.objects.interface import ObjectInfo, ObjectStore, Partial
     from understudy.report import Progress
     from understudy.vault.reading import ChunkReader
     from understudy.vault.store import Vault
@@ -32,6 +33,8 @@ logger = logging.getLogger("understudy.artifacts")
 
 #: Files written at once; each streams, so this bounds what the target's client buffers.
 _FILES_MAX = 4
+#: In a folder, a file of at least this much that was left half written is gone on with: what is shorter is soon read.
+_RESUMED_BYTES_MIN = 16 << 20
 
 
 def hydrate(
@@ -283,8 +286,43 @@ def _write(
     stop: threading.Event,
 ) -> ServedFile:
     what = f"{manifest.model}/{manifest.version}/{file.path}"
+    if isinstance(target, KeepsPartial) and file.size >= _RESUMED_BYTES_MIN:
+        with target.partial(file.sha256) as partial:
+            if partial is not None:
+                return _served(file, _write_resumed(reader, partial, file, what, advance=advance, stop=stop))
     parts = _proven(_chunks_of(reader, file, what), file, what, advance=advance, stop=stop)
     return _served(file, target.put_stream(what, parts, file.size))
+
+
+def _write_resumed(
+    reader: ChunkReader,
+    partial: Partial,
+    file: ArtifactFile,
+    what: str,
+    *,
+    advance: Callable[[int], None],
+    stop: threading.Event,
+) -> ObjectInfo:
+    """Go on behind the chunks that an earlier run has written, each of which is read back and proven by its id."""
+    from understudy.vault.chunks import chunk_id
+
+    digest, kept, count = hashlib.sha256(), 0, 0
+    for name, length in file.chunks:
+        if kept + length > partial.size:
+            break
+        data = partial.read(kept, length)
+        if chunk_id(data).hex() != name:
+            break
+        digest.update(data)
+        kept, count = kept + length, count + 1
+        advance(length)
+    if kept:
+        logger.info("%s: %s of %s were there already", what, human_bytes(kept), human_bytes(file.size))
+    partial.keep(kept)
+    rest = replace(file, chunks=file.chunks[count:])
+    for part in _proven(_chunks_of(reader, rest, what), file, what, digest=digest, advance=advance, stop=stop):
+        partial.append(part)
+    return partial.publish(what)
 
 
 def _chunks_of(reader: ChunkReader, file: ArtifactFile, what: str) -> Iterator[bytes]:
@@ -294,10 +332,19 @@ def _chunks_of(reader: ChunkReader, file: ArtifactFile, what: str) -> Iterator[b
 
 
 def _proven(
-    parts: Iterable[bytes], file: ArtifactFile, what: str, *, advance: Callable[[int], None], stop: threading.Event
+    parts: Iterable[bytes],
+    file: ArtifactFile,
+    what: str,
+    *,
+    advance: Callable[[int], None],
+    stop: threading.Event,
+    digest: hashlib._Hash | None = None,
 ) -> Iterator[bytes]:
-    """Pass parts on one behind: the last is handed over only after all of them gave the right SHA-256."""
-    digest = hashlib.sha256()
+    """Pass parts on one behind: the last is handed over only after all of them gave the right SHA-256.
+
+    ``digest`` has seen what comes before the parts, if anything does.
+    """
+    digest = digest or hashlib.sha256()
     waiting = b""
     for part in parts:
         if stop.is_set():

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import orjson
 
 from understudy.errors import Corrupt, Unsupported
-from understudy.vault.documents import TooMuch, parse_json, quoted, shown
+from understudy.vault.chunks import RAW_BYTES_MAX
+from understudy.vault.documents import DOCUMENT_BYTES_MAX, TooMuch, parse_json, quoted, shown
 from understudy.vault.store import numbered
 
 if TYPE_CHECKING:
@@ -45,9 +46,11 @@ class ArtifactFile:
         path: below ``<model>/<version>/``, with forward slashes.
         size: bytes.
         sha256: hex, of all bytes in order, computed while they were read from the source.
-        kind: how it was cut.
+        kind: ``safetensors``, which was checked as a whole one, or ``opaque``.
         source: where the bytes were read.
         chunks: (id in hex, plain length), in order; the lengths add up to ``size``.
+        layout: whose tensors an opaque file was cut at (``pytorch``, ``gguf``, ``onnx``); empty: cut by content. It is
+            no ``kind``: older versions refuse one that they do not know, and pass over this without losing anything.
     """
 
     path: str
@@ -56,6 +59,7 @@ class ArtifactFile:
     kind: Kind
     source: SourceObject
     chunks: tuple[tuple[str, int], ...]
+    layout: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +124,30 @@ def complaint_about_path(path: str) -> str | None:
     return None
 
 
+#: What each file takes in a manifest beside its key, its path and the ids of its chunks: names, digests, stamps.
+_FILE_BYTES_MIN = 210
+_CHUNK_BYTES_MIN = 70
+
+
+def complaint_about_length(files: Iterable[tuple[str, int]]) -> str | None:
+    """Return why a version has too many files for one manifest, None when it may fit: before any of it is read.
+
+    Args:
+        files: key at the source, and bytes, of each.
+    """
+    count = total = 0
+    for key, size in files:
+        count += 1
+        # The path is the key without model and version: counted as a part of it only.
+        total += _FILE_BYTES_MIN + len(key) + _CHUNK_BYTES_MIN * max(1, -(-size // RAW_BYTES_MAX))
+    if total <= DOCUMENT_BYTES_MAX:
+        return None
+    return (
+        f"its {count:,} files would make a manifest of more than {total:,} bytes, a reader takes "
+        f"{DOCUMENT_BYTES_MAX:,}; pack small files together, or split it into models"
+    )
+
+
 def encode_manifest(manifest: ArtifactManifest) -> bytes:
     """Return the manifest's JSON, the same bytes for equal manifests."""
     parent = manifest.parent
@@ -142,6 +170,7 @@ def encode_manifest(manifest: ArtifactManifest) -> bytes:
                     "modified": file.source.modified,
                 },
                 "chunks": file.chunks,
+                **({"layout": file.layout} if file.layout else {}),
             }
             for file in manifest.files
         ],
@@ -242,6 +271,7 @@ def _file(row: dict[str, Any]) -> ArtifactFile:
             _text(source["modified"]),
         ),
         chunks=tuple((_hex(name), _count(length)) for name, length in row["chunks"]),
+        layout=_text(row.get("layout", "")),
     )
 
 

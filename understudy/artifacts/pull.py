@@ -35,13 +35,25 @@ def pull(
 ) -> Report:
     """Restore a version to ``<folder>/<model>/<version>/``, each file proven by its SHA-256 before it is visible.
 
-    Run again it completes what a stopped run left, and reads back what is there. What is served is never touched: the
-    pointer that hydrating would move is kept in memory.
+    Run again it completes what a stopped run left, also within a long file, and reads back what is there. What is
+    served is never touched: the pointer that hydrating would move is kept in memory.
 
     Raises:
         Refused: the folder is a store: a bucket that something is served from, or a vault.
         NotFound: the vault has no such model, version or revision.
         Corrupt: a byte in the vault is wrong; the sentence names pack, chunk and file.
+    """
+    target = open_folder(folder)
+    report = hydrate(vault, target, model=model, version=version, revision=revision, full=True, progress=progress)
+    target.leave()
+    return report
+
+
+def open_folder(folder: Path) -> PlainFolder:
+    """Return a folder that a person wants plain files in, made if it is not there; ``leave`` follows.
+
+    Raises:
+        Refused: the folder is a store: a bucket that something is served from, or a vault.
     """
     marks = [name for name in (POINTERS, FileStore.own_folder) if os.path.lexists(folder / name)]
     if marks:
@@ -50,14 +62,10 @@ def pull(
             hint="name another folder with --to",
         )
     folder.mkdir(parents=True, exist_ok=True)
-    target = _Folder(str(folder.resolve()))
-    try:
-        return hydrate(vault, target, model=model, version=version, revision=revision, full=True, progress=progress)
-    finally:
-        shutil.rmtree(folder / _Folder.own_folder, ignore_errors=True)
+    return PlainFolder(str(folder.resolve()))
 
 
-class _Folder(FileStore):
+class PlainFolder(FileStore):
     """Plain files for a person: no pointer among them, and what is half written apart from any store's."""
 
     own_folder: ClassVar[str] = ".understudy-pull"
@@ -65,6 +73,10 @@ class _Folder(FileStore):
     def __init__(self, folder: str) -> None:
         super().__init__(folder)
         self._pointers = MemoryStore(self.url)
+
+    def leave(self) -> None:
+        """Remove what is not a person's. After an error it stays: the next pull goes on with what is half written."""
+        shutil.rmtree(self._root / self.own_folder, ignore_errors=True)
 
     def head(self, key: str) -> ObjectInfo:
         """See FileStore."""

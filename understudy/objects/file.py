@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from understudy.errors import UnderstudyError
 
 _MAKE_TRIES = 5
+#: What was left half written is removed by the next one after so long.
+_PARTIAL_KEPT_SECONDS = 7 * 86400
+_PARTIAL = "partial-"
 _NANOSECONDS = 1_000_000_000
 
 
@@ -114,6 +117,50 @@ class FileStore:
         """Write from parts, only if nothing is there. Raises Conflict, Corrupt."""
         return self._publish(key, parts, size, expected=None, conditional=True)
 
+    @contextlib.contextmanager
+    def partial(self, name: str) -> Iterator[PartialFile | None]:
+        """Open what an earlier run left half written under a name, or begin it; None while another process has it.
+
+        It is kept when the block ends in an error, so that the next run finds it; no listing shows it.
+
+        Args:
+            name: digits and letters that stand for the whole content, such as its SHA-256.
+        """
+        path = self._root / self.own_folder / (_PARTIAL + name)
+        try:
+            self._check_root()
+            path.parent.mkdir(exist_ok=True)
+            self._sweep(path)
+            descriptor = _open_alone(path)
+        except OSError as error:
+            raise self._translate(error, path.name) from error
+        if descriptor is None:
+            yield None
+            return
+        try:
+            yield PartialFile(self, path, descriptor)
+        except OSError as error:
+            raise self._translate(error, path.name) from error
+        finally:
+            os.close(descriptor)
+
+    def publish_partial(self, partial: Path, key: str) -> ObjectInfo:
+        """Let a file that is whole appear under a key, as ``put`` does."""
+        try:
+            return self._appear(partial, key, expected=None, conditional=False)
+        except OSError as error:
+            raise self._translate(error, key) from error
+
+    def _sweep(self, kept: Path) -> None:
+        """Remove what was left half written long ago, unless it is this one, or somebody goes on with it."""
+        for path in kept.parent.glob(f"{_PARTIAL}*"):
+            with contextlib.suppress(FileNotFoundError):
+                if path != kept and time.time() - path.stat().st_mtime > _PARTIAL_KEPT_SECONDS:
+                    descriptor = _open_alone(path)
+                    if descriptor is not None:
+                        path.unlink()
+                        os.close(descriptor)
+
     def delete(self, key: str) -> None:
         """Remove the object, and the folders that it leaves empty."""
         path = self._path(key)
@@ -185,22 +232,14 @@ class FileStore:
     def _publish(
         self, key: str, parts: Iterable[bytes], size: int, *, expected: str | None = None, conditional: bool = False
     ) -> ObjectInfo:
-        path = self._path(key)
+        self._path(key)
         temporary = self._root / self.own_folder / f"{os.getpid()}-{threading.get_ident()}-{secrets.token_hex(8)}"
         try:
             self._check_root()
             temporary.parent.mkdir(exist_ok=True)
             try:
                 _write(temporary, key, parts, size)
-                with self._lock():
-                    if conditional:
-                        self._check_token(path, key, expected)
-                    # The lock makes this stamp grow with every write, so that it can be the token.
-                    stamp = time.time_ns()
-                    os.utime(temporary, ns=(stamp, stamp))
-                    self._move(temporary, path, only_if_absent=conditional and expected is None)
-                    status = path.stat()
-                _sync_folder(path.parent)
+                return self._appear(temporary, key, expected=expected, conditional=conditional)
             finally:
                 temporary.unlink(missing_ok=True)
         except FileExistsError as error:
@@ -208,6 +247,19 @@ class FileStore:
             raise Conflict(message) from error
         except OSError as error:
             raise self._translate(error, key) from error
+
+    def _appear(self, temporary: Path, key: str, *, expected: str | None, conditional: bool) -> ObjectInfo:
+        """Move a whole file to where its key says."""
+        path = self._path(key)
+        with self._lock():
+            if conditional:
+                self._check_token(path, key, expected)
+            # The lock makes this stamp grow with every write, so that it can be the token.
+            stamp = time.time_ns()
+            os.utime(temporary, ns=(stamp, stamp))
+            self._move(temporary, path, only_if_absent=conditional and expected is None)
+            status = path.stat()
+        _sync_folder(path.parent)
         return _info(key, status)
 
     def _check_token(self, path: Path, key: str, expected: str | None) -> None:
@@ -291,6 +343,58 @@ class FileStore:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             return Unreachable(f"{self.url} is full", hint="make room and run again")
         return Unreachable(f"{self.url} does not answer: {error.strerror}", hint="look at the disk")
+
+
+class PartialFile:
+    """A file that is written from its beginning on, and that a later run goes on with. For one thread."""
+
+    def __init__(self, store: FileStore, path: Path, descriptor: int) -> None:
+        """Take a file that this process alone has open."""
+        self._store, self._path, self._descriptor = store, path, descriptor
+
+    @property
+    def size(self) -> int:
+        """Bytes that are there; nothing says that they are right."""
+        return os.fstat(self._descriptor).st_size
+
+    def read(self, start: int, length: int) -> bytes:
+        """Return up to ``length`` bytes from ``start``: fewer at the end."""
+        return os.pread(self._descriptor, length, start)
+
+    def keep(self, size: int) -> None:
+        """Forget what lies behind the first ``size`` bytes; the next are written there."""
+        os.ftruncate(self._descriptor, size)
+        os.lseek(self._descriptor, size, os.SEEK_SET)
+
+    def append(self, data: bytes) -> None:
+        """Write the next bytes."""
+        view = memoryview(data)
+        while view:
+            view = view[os.write(self._descriptor, view) :]
+
+    def publish(self, key: str) -> ObjectInfo:
+        """Let it appear under a key, as ``put`` does: the caller has proven all of it."""
+        os.fsync(self._descriptor)
+        return self._store.publish_partial(self._path, key)
+
+
+def _open_alone(path: Path) -> int | None:
+    """Open a file, made if it is not there, that no other process writes; None when one does."""
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if path.stat().st_ino == os.fstat(descriptor).st_ino:
+                return descriptor
+        except FileNotFoundError:
+            pass  # it was published or removed between the two calls: that is not the file to write to
+        except BlockingIOError:
+            os.close(descriptor)
+            return None
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)
 
 
 def _info(key: str, status: os.stat_result) -> ObjectInfo:

@@ -12,14 +12,15 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tests.models import layers, safetensors
-from understudy.artifacts.cut import ContentCutter, cut_safetensors, header_length, read_layout
+from understudy.artifacts.cut import ContentCutter, cut_tensors
+from understudy.artifacts.layouts.safetensors import header_length, read_layout
 from understudy.errors import Corrupt
 from understudy.vault.chunks import BLOCK_BYTES, chunk_id
 
 
 def lengths_of(data):
     length = header_length(data[:8], len(data))
-    return list(cut_safetensors(read_layout(data[8 : 8 + length], len(data)), len(data)))
+    return [cut.length for cut in cut_tensors(read_layout(data[8 : 8 + length], len(data)), len(data))]
 
 
 def ids_of(data, lengths):

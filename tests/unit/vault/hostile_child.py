@@ -22,7 +22,7 @@ import zstandard
 
 from tests.models import model_files, safetensors
 from understudy.artifacts.catalog import read_manifest
-from understudy.artifacts.cut import header_length, read_layout
+from understudy.artifacts.layouts.safetensors import header_length, read_layout
 from understudy.artifacts.manifest import decode_manifest
 from understudy.artifacts.replicate import push
 from understudy.objects.interface import ObjectInfo

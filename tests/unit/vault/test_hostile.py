@@ -488,7 +488,7 @@ def test_a_hostile_pointer_is_corrupt_or_absent_never_more(vault):
 
 def test_a_number_beyond_64_bits_is_no_length():
     text = b'{"a":{"dtype":"U8","shape":[18446744073709551617],"data_offsets":[0,18446744073709551617]}}'
-    from understudy.artifacts.cut import read_layout
+    from understudy.artifacts.layouts.safetensors import read_layout
 
     with pytest.raises(Corrupt):
         read_layout(text, len(text) + 8)
