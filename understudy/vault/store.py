@@ -17,9 +17,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from understudy.objects.interface import ObjectInfo, ObjectStore
+    from understudy.vault.encryption import Encryption
     from understudy.vault.signing import Signing
 
 FORMAT_VERSION = 1
+#: Of a vault that is encrypted, and else as the plain one: an earlier version, which would write in plain, refuses it.
+ENCRYPTED_FORMAT_VERSION = 2
 FORMAT_KEY = "format.json"
 _DIGITS = 8
 _NUMBERED = re.compile(rf"([0-9]{{{_DIGITS}}})(?:[/.]|$)")
@@ -46,15 +49,19 @@ def to_json(value: Any) -> bytes:  # noqa: ANN401 - any JSON value
 class Vault:
     """One vault over one object store. Safe to use from many threads."""
 
-    def __init__(self, store: ObjectStore, signing: Signing | None = None) -> None:
+    def __init__(
+        self, store: ObjectStore, signing: Signing | None = None, *, encryption: Encryption | None = None
+    ) -> None:
         """Wrap a store; ``open_vault`` is what checks its format.
 
         Args:
-            store: where the objects lie.
+            store: where the objects lie, already decrypting where the vault is encrypted (``decrypting``).
             signing: signs every manifest that is written, and checks every one that is read; None does neither.
+            encryption: the keys that ``store`` encrypts with; None where it does not.
         """
         self.store = store
         self.signing = signing
+        self.encryption = encryption
         self._listed: dict[str, int] = {}
 
     @property
@@ -114,6 +121,10 @@ class Vault:
             if is_manifest(info.key):
                 self._listed[info.key] = info.size
             yield info
+
+    def listed_bytes(self, key: str) -> int:
+        """Return how long a manifest was when it was listed, 0 when it was not."""
+        return self._listed.get(key, 0)
 
     def append(self, prefix: str, build: Callable[[int], bytes], *, after: int | None = None, suffix: str = "") -> int:
         """Write ``build(n)`` as the next numbered object below ``prefix`` and return n; the first one is 1.
@@ -232,34 +243,93 @@ class Vault:
             raise Corrupt(message, hint=hint) from error
 
 
-def open_vault(store: ObjectStore, *, service: str | None = None, signing: Signing | None = None) -> Vault:
+def decrypting(store: ObjectStore, encryption: Encryption | None, *, below: str = "") -> ObjectStore:
+    """Return a store whose objects are encrypted with these keys, if there are any.
+
+    Args:
+        store: where the objects lie.
+        encryption: the config's keys; None: the vault is plain.
+        below: see ``EncryptedStore``.
+    """
+    if encryption is None:
+        return store
+    from understudy.vault.encryption import EncryptedStore  # not for those who encrypt nothing
+
+    return EncryptedStore(store, encryption, below=below)
+
+
+def open_vault(
+    store: ObjectStore,
+    *,
+    service: str | None = None,
+    signing: Signing | None = None,
+    encryption: Encryption | None = None,
+) -> Vault:
     """Open the vault in a store. That only reads: what is no vault yet becomes one by the first write to it.
 
     Args:
         store: where it lies.
         service: whose vault it is: written down by the first write, and compared at every opening. None: not asked.
         signing: see ``Vault``.
+        encryption: the config's keys: what is no vault yet becomes an encrypted one. None: a plain one.
 
     Raises:
         Unsupported: it was written by a later version of this software, or something else lives there.
-        Refused: it is another service's vault.
+        Refused: it is another service's vault, or a plain one though there are keys.
+        InvalidConfig: it is encrypted, and these are not its keys.
     """
-    vault = Vault(store, signing)
+    vault = Vault(decrypting(store, encryption), signing, encryption=encryption)
     try:
         found = vault.read_json(FORMAT_KEY)
     except NotFound:
-        return Vault(FoundingStore(store, partial(_make, vault, service)), signing)
+        return Vault(FoundingStore(vault.store, partial(_make, vault, service)), signing, encryption=encryption)
     _compare(found, service, store.url)
+    _require_keys(found, encryption, store.url)
     return vault
+
+
+def open_to_read(
+    store: ObjectStore, *, service: str, signing: Signing | None = None, encryption: Encryption | None = None
+) -> Vault:
+    """Open a vault that is there already, encrypted or not, for who reads it and writes nothing.
+
+    Args:
+        store: where it lies.
+        service: whose vault it is.
+        signing: see ``Vault``.
+        encryption: the config's keys, in any order; a plain vault is read without them.
+
+    Raises:
+        NotFound: there is no vault.
+        Unsupported, Refused, InvalidConfig: as ``open_vault``.
+    """
+    try:
+        found = Vault(store).read_json(FORMAT_KEY)
+    except NotFound as error:
+        raise NotFound(f"{store.url} is no vault", hint="name the bucket or prefix of its format.json") from error
+    _compare(found, service, store.url)
+    if "encryption" not in found:
+        return Vault(store, signing)
+    _require_keys(found, encryption, store.url, introduced=False)
+    return Vault(decrypting(store, encryption), signing, encryption=encryption)
 
 
 def _make(vault: Vault, service: str | None) -> None:
     """Make a store a vault, and a service's own. Raises Unsupported, Refused when it became another one meanwhile."""
-    identity = {"service": service} if service else {}
+    told: dict[str, Any] = {"format": FORMAT_VERSION, "what": "understudy vault"}
+    if service:
+        told["service"] = service
+    if vault.encryption is not None:
+        from understudy.vault.encryption import require_unused
+
+        require_unused(vault.store)
+        told |= {"format": ENCRYPTED_FORMAT_VERSION, "encryption": vault.encryption.as_json()}
     try:
-        vault.put_once(FORMAT_KEY, to_json({"format": FORMAT_VERSION, "what": "understudy vault", **identity}))
+        vault.put_once(FORMAT_KEY, to_json(told))
     except Conflict:
-        _compare(vault.read_json(FORMAT_KEY), service, vault.url)
+        found = vault.read_json(FORMAT_KEY)
+        _compare(found, service, vault.url)
+        _require_keys(found, vault.encryption, vault.url)
 
 
 def _compare(found: Any, service: str | None, url: str) -> None:  # noqa: ANN401 - any JSON value
@@ -267,10 +337,17 @@ def _compare(found: Any, service: str | None, url: str) -> None:  # noqa: ANN401
     if not isinstance(found, dict) or found.get("what") != "understudy vault":
         message = f"{url} holds something that is not a vault"
         raise Unsupported(message, hint="name an empty bucket or prefix under vault.url")
-    if found.get("format") != FORMAT_VERSION:
+    if found.get("format") != (ENCRYPTED_FORMAT_VERSION if "encryption" in found else FORMAT_VERSION):
         message = f"the vault in {url} has format {found.get('format')!r}, this software reads {FORMAT_VERSION}"
         raise Unsupported(message, hint="use the version of understudy that wrote it, or a later one")
     # A vault of an early version does not say whose it is.
     if service and found.get("service", service) != service:
         message = f"the vault in {url} belongs to the service {found['service']!r}, this config is for {service}"
         raise Refused(message, hint="give each service a bucket or prefix of its own under vault.url")
+
+
+def _require_keys(found: dict[str, Any], encryption: Encryption | None, url: str, *, introduced: bool = True) -> None:
+    if encryption is not None or "encryption" in found:
+        from understudy.vault.encryption import require_keys
+
+        require_keys(found, encryption, url, introduced=introduced)
