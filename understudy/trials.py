@@ -30,6 +30,7 @@ from understudy.errors import (
     Unreachable,
 )
 from understudy.finding import Finding
+from understudy.objects.interface import Safeguarded
 from understudy.report import human_seconds
 from understudy.vault.pointers import watermark_key
 from understudy.vectors.interface import NoSuchIndex
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 
     from understudy.compute.interface import Compute
     from understudy.failover.register import Register
-    from understudy.objects.interface import ObjectStore
+    from understudy.objects.interface import ObjectStore, Safeguards
     from understudy.service import Service
     from understudy.settings import ComponentName, Pair, Settings, SiteRole
     from understudy.traffic.interface import Traffic
@@ -328,10 +329,36 @@ def _compare_and_set(store: ObjectStore, key: str) -> None:
 
 
 def _versions(store: ObjectStore, otherwise: str) -> list[str]:
+    """Return what is worth knowing of how a bucket keeps its objects; ``otherwise``: what follows without versions."""
+    while not isinstance(store, Safeguarded) and (inner := getattr(store, "bare", None)) is not None:
+        store = inner
+    if isinstance(store, Safeguarded):
+        return _kept(store.safeguards(), otherwise)
     try:
         return [] if store.abilities.versions else [f"versioning is off: {otherwise}"]
     except Denied:
         return ["whether it keeps versions may not be asked"]
+
+
+def _kept(found: Safeguards, otherwise: str) -> list[str]:
+    words = []
+    if found.versions in ("off", "suspended"):
+        words.append(f"versioning is {found.versions}: {otherwise}; turn it on for that bucket")
+    for replica in found.replicas:
+        rule = f"rule {replica.rule}, " if replica.rule else ""
+        if not replica.enabled:
+            words.append(f"replicates nothing to {replica.target} ({rule}disabled)")
+            continue
+        timed = "within a promised time" if replica.timed else "with no promised time"
+        deletes = ", deletions too" if replica.deletes else ""
+        words.append(f"the bucket replicates itself to {replica.target} ({rule}{timed}{deletes})")
+    if found.regions:
+        words.append(found.regions)
+    if found.soft_delete_seconds:
+        words.append(f"what is deleted can be brought back for {human_seconds(found.soft_delete_seconds)}")
+    if found.unasked:
+        words.append(f"may not be asked: {', '.join(found.unasked)}")
+    return words
 
 
 def _try_index(role: SiteRole, index: VectorStore) -> str:

@@ -13,6 +13,7 @@ import hashlib
 import json
 import sys
 import time
+from datetime import timedelta
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -46,6 +47,8 @@ from understudy.notices import Marks, Notice
 from understudy.service import Service
 from understudy.settings import Settings
 from understudy.traffic.watch import Seen
+from understudy.vault.pruning import Rules, prune
+from understudy.vault.retention import Keep
 from understudy.vault.store import Vault
 
 if TYPE_CHECKING:
@@ -97,7 +100,9 @@ class Place:
 
 
 def _files(version: str) -> dict[str, bytes]:
-    return model_files(changed=None if version == "1" else int(version), rows=16)
+    # More than are asked for one by one: they are pinned by a listing of versions.
+    notes = {f"notes/{number:02d}.txt": f"{version} {number}".encode() for number in range(20)}
+    return model_files(changed=None if version == "1" else int(version), rows=16) | notes
 
 
 @pytest.fixture(params=["gs", "s3"])
@@ -418,23 +423,33 @@ def test_the_hydrator_cannot_change_the_vault_nor_the_source(make_place, vault_s
 # ---------------------------------------------------------------------- the pruner and the drill
 
 
-def test_the_pruner_deletes_packs_and_nothing_else(make_place, vault_scheme, monkeypatch):
+def test_the_pruner_prunes_and_deletes_nothing_else(make_place, vault_scheme, monkeypatch):
     place = make_place(vault_scheme)
     replicate(place.owner)
+    training = place.settings.pair("training")
+    for version in ("2", "3"):
+        for path, data in _files(version).items():
+            place.owner.models(training, "home").put(f"m/{version}/{path}", data)
+    place.owner.push_artifacts(training)
     gate = Gate(place.policies("pruner"))
     service = open_as(place, gate, monkeypatch)
     store = service.vault.store
     keys = {info.key.split("/")[0]: info.key for info in store.list()}
-    store.create(f"condemned/{keys['packs'].rpartition('/')[2]}", b"{}")
-    store.get(keys["packs"])
-    store.delete(keys["packs"])
-    service.register.read()
+    # As if it had waited (a server's clock tells seconds, its listing less): condemned, deleted, packs written anew.
+    rules = Rules(keep=Keep(last=1), condemned_for=timedelta(seconds=-5), rewrite_below=2.0)
+    done = [prune(service.vault, rules=rules, write=True, still_allowed=service.register.read) for _ in range(2)]
+    assert (["2"], ["2"]) == ([*done[0].models[0].condemned], [*done[1].models[0].deleted])
+    assert [0, 0] == [each.refused for each in done]
+    assert all(each.rewritten.packs and each.keeps_versions is not None for each in done)
+    assert done[1].deleted.packs
+    assert not service.prune_vault(write=True).refused
     assert [] == gate.refused
-    for part in ("artifacts", "sets", "index", "vectors", "features", "offline", "pointers"):
+    for part in ("vectors", "features", "offline", "pointers", "format.json"):
         with pytest.raises(Denied):
             store.delete(keys[part])
-    with pytest.raises(Denied):
-        store.put(keys["artifacts"], b"{}")
+    for part in ("artifacts", "sets", "pointers"):
+        with pytest.raises(Denied):
+            store.put(keys[part], b"{}")
 
 
 def test_a_drill_reads_the_vault_and_moves_nothing_of_production(make_place, vault_scheme, monkeypatch):
@@ -626,6 +641,8 @@ def test_the_operator_begins_a_register_and_keeps_a_kit(make_place, vault_scheme
         path = write_kit(tmp_path / "kit.tar", config, files={"wheels/a.whl": bytes(9 << 20)})
         kept = keep_kit(service.vault, path, read_kit(path))
     assert kept == fetch_kit(service.vault, tmp_path / "again.tar")
+    models = [service.models(place.settings.pair("training"), role) for role in ("home", "away")]
+    assert ["on"] * 3 == [store.safeguards().versions for store in (service.vault.bare, *models)]
     assert {"storage.objects.delete"} >= {call.action for call in gate.refused}
     assert granted(gate.policies) - {"s3:AbortMultipartUpload"} <= gate.actions()
     store = service.vault.store

@@ -30,10 +30,15 @@ from understudy.errors import Conflict, Corrupt, Denied, NotFound, Permanent, Un
 from understudy.objects.file import FileStore
 from understudy.objects.gcs import GcsStore
 from understudy.objects.memory import MemoryStore
+from understudy.objects.metered import MeteredStore
 from understudy.objects.parts import Passing
 from understudy.objects.s3 import S3Store, _NoSuchUpload, _Upload
 from understudy.opening import open_store
 from understudy.settings import Access
+from understudy.transfer.budget import TransferBudget
+from understudy.transfer.limit import Bandwidth
+from understudy.vault.encryption import EncryptedStore, Encryption, new_key_line
+from understudy.vault.store import Vault
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -42,7 +47,19 @@ if TYPE_CHECKING:
     from understudy.objects.interface import ObjectStore
 
 UNVERSIONED = "versitygw-unversioned"
-VENDORS = ("memory", "file", *OBJECT_SERVERS, real("versitygw", UNVERSIONED, id=UNVERSIONED), ADAPTER)
+#: What holds the traffic between the sites to its limits.
+METERED = "metered"
+#: The vault's encryption over a store of each kind: what lies there is encrypted, what is read back is not.
+ENCRYPTED = "encrypted over "
+VENDORS = (
+    "memory",
+    METERED,
+    "file",
+    *OBJECT_SERVERS,
+    real("versitygw", UNVERSIONED, id=UNVERSIONED),
+    ADAPTER,
+    *(f"{ENCRYPTED}{vendor}" for vendor in ("memory", "file", "s3", "gcs")),
+)
 S3_SERVERS = ("s3", real("versitygw"))
 PAGE = 7
 ODD_KEYS = (
@@ -66,8 +83,16 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> ObjectStore:
 
 
 def open_empty(request: pytest.FixtureRequest, vendor: str, tmp_path: Path) -> ObjectStore:
+    if vendor.startswith(ENCRYPTED):
+        keys = f"{new_key_line()} {new_key_line()}"
+        return EncryptedStore(
+            open_empty(request, vendor.removeprefix(ENCRYPTED), tmp_path), Encryption("shop", lambda: keys)
+        )
     if vendor == "memory":
         return MemoryStore()
+    if vendor == METERED:
+        budget = TransferBudget(Vault(MemoryStore()), 1 << 50)
+        return MeteredStore(MemoryStore(), bandwidth=Bandwidth(1e15), budget=budget)
     if vendor == "file":
         return FileStore(tmp_path)
     if vendor == "adapter":

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+    from contextlib import AbstractContextManager
     from datetime import datetime
 
 
@@ -46,6 +47,82 @@ class Abilities:
 
     versions: bool
     lists_crc32c: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Replica:
+    """Another bucket that a bucket keeps as a copy of itself.
+
+    Attributes:
+        target: its URL.
+        rule: what its owner calls the rule; may be empty.
+        enabled: whether the rule is in force.
+        timed: whether the vendor promises a time (S3 Replication Time Control).
+        deletes: whether deletions are copied too.
+    """
+
+    target: str
+    rule: str
+    enabled: bool
+    timed: bool
+    deletes: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Safeguards:
+    """What a bucket does for its objects by itself, as far as it may be asked.
+
+    Attributes:
+        versions: ``on``, ``off`` or ``suspended``; None when that may not be asked.
+        replicas: the buckets that it is copied to, by rules that cover this store or a part of it.
+        soft_delete_seconds: how long what was deleted can be brought back; None where there is no such thing, or it
+            may not be asked.
+        regions: of one that stands in several (``dual-region NAM4, turbo replication``); empty for one in a single
+            region, and where it may not be asked.
+        unasked: what may not be asked, in words.
+    """
+
+    versions: str | None
+    replicas: tuple[Replica, ...] = ()
+    soft_delete_seconds: int | None = None
+    regions: str = ""
+    unasked: tuple[str, ...] = ()
+
+
+@runtime_checkable
+class Safeguarded(Protocol):
+    """A store that can say what its bucket does by itself; not every one can."""
+
+    def safeguards(self) -> Safeguards:
+        """Ask the bucket. What the credentials may not ask is named, not raised. Raises Unreachable, NotFound."""
+
+
+class Partial(Protocol):
+    """An object that is written from its beginning on, and that a later run goes on with. For one thread."""
+
+    @property
+    def size(self) -> int:
+        """Bytes that are there; nothing says that they are right."""
+
+    def read(self, start: int, length: int) -> bytes:
+        """Return up to ``length`` bytes from ``start``: fewer at the end."""
+
+    def keep(self, size: int) -> None:
+        """Forget what lies behind the first ``size`` bytes; the next are written there."""
+
+    def append(self, data: bytes) -> None:
+        """Write the next bytes."""
+
+    def publish(self, key: str) -> ObjectInfo:
+        """Let it appear under a key, as ``put`` does: the caller has proven all of it."""
+
+
+@runtime_checkable
+class KeepsPartial(Protocol):
+    """A store in which what was left half written can be gone on with; not every one is."""
+
+    def partial(self, name: str) -> AbstractContextManager[Partial | None]:
+        """Open what an earlier run left half written under a name, or begin it; None while another process has it."""
 
 
 class ObjectStore(Protocol):
