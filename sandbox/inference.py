@@ -37,6 +37,7 @@ from understudy.failover.lease import StrictLease
 from understudy.features.interface import Cell, canonical_json, micros
 from understudy.features.live import LiveFeatures
 from understudy.features.log import LogWriter
+from understudy.service import Service
 from understudy.settings import load_settings
 
 if TYPE_CHECKING:
@@ -109,7 +110,7 @@ class Instance:
         if site == "home":
             self._offline: ObjectStore = opening.open_store(features.offline or features.home, access)
         else:  # the vault's copy is the offline store of the site that took over
-            self._offline = opening.open_store(f"{settings.vault.url.rstrip('/')}/offline/{features.name}/", access)
+            self._offline = Service(settings).offline(features, site)
         self._lease = (
             StrictLease(
                 opening.open_register(settings), name=name, site=site, seconds=settings.register_.lease.total_seconds()

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from tasks.house import scheduled_task
+from tasks.progress import shown
+from tasks.workers import workers
 from understudy.report import Report
 from understudy.service import open_service
-from understudy.settings import SiteRole
+from understudy.settings import Runner, SiteRole
 
 
 @scheduled_task("push-{pair}")
-def push_artifacts(config: str, pair: str) -> list[Report]:
-    """Send new and changed model versions of a pair into the vault."""
+def push_artifacts(config: str, pair: str, runner: Runner | None = None) -> list[Report]:
+    """Send new and changed model versions of a pair into the vault, by this run's threads or by a cluster's workers."""
     service = open_service(config or None)
-    return service.push_artifacts(service.settings.pair("training", pair))
+    chosen = service.settings.pair("training", pair)
+    with workers(service.settings, config, pair, runner) as others:
+        return service.push_artifacts(chosen, progress=shown("artifacts"), workers=others)
 
 
 @scheduled_task("hydrate-{pair}")
@@ -24,4 +28,4 @@ def hydrate_artifacts(
     chosen = service.settings.pair("training", pair)
     if role is not None and set_sequence is not None:
         return service.catch_up_models(chosen, role=role, set_sequence=set_sequence)
-    return service.hydrate(chosen, role=role, set_sequence=set_sequence)
+    return service.hydrate(chosen, role=role, set_sequence=set_sequence, follow=True, progress=shown("artifacts"))

@@ -114,11 +114,27 @@ def _tell(operation: str, given: Mapping[str, Any], reports: list[Report], secon
     try:
         service = open_service(given["config"] or None)
         on_failovers_path = given.get("set_sequence") is not None
-        tell_outside(
-            service, given["pair"], operation, reports, seconds=seconds, failed=failed, wait=not on_failovers_path
-        )
+        what = given.get("pair", "vault")
+        tell_outside(service, what, operation, reports, seconds=seconds, failed=failed, wait=not on_failovers_path)
     except Exception as error:  # noqa: BLE001 - what only tells of a run must not fail it
         logger.warning("telling of the run was not possible: %s", error)
+
+
+def shared_task(run_name: str) -> Callable[[Callable[P, R]], Task[P, R]]:
+    """Make a task that does a part of another one's work, maybe on another machine; that one tells of it outside."""
+
+    def decorate(function: Callable[P, R]) -> Task[P, R]:
+        return Task(
+            fn=_without_secrets(function),
+            task_run_name=run_name,
+            cache_policy=NO_CACHE,
+            persist_result=False,
+            retries=2,
+            retry_delay_seconds=[5, 30],
+            retry_condition_fn=may_pass,
+        )
+
+    return decorate
 
 
 def direct_task(run_name: str) -> Callable[[Callable[P, R]], Task[P, R]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from prefect.runtime import flow_run
@@ -11,6 +12,11 @@ from understudy.service import open_service
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+
+def artifact_key(*parts: str) -> str:
+    """Return an artifact key of lowercase letters, digits and dashes."""
+    return re.sub(r"[^a-z0-9]+", "-", "-".join(parts).lower()).strip("-")
 
 
 def service_name(noun: str) -> Callable[[], str]:

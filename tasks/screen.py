@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
-import re
 from typing import TYPE_CHECKING, Any
 
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.states import Completed, Failed
 
+from tasks.names import artifact_key
+from tasks.progress import end_progress
 from understudy.errors import UnderstudyError
 from understudy.report import human_bytes, human_seconds
 from understudy.service import open_service
@@ -35,11 +36,6 @@ STATE_NAMES = {
 }
 
 
-def artifact_key(*parts: str) -> str:
-    """Return an artifact key of lowercase letters, digits and dashes."""
-    return re.sub(r"[^a-z0-9]+", "-", "-".join(parts).lower()).strip("-")
-
-
 def configured_pairs(config: str, component: ComponentName, wanted: Sequence[str] = ()) -> list[str]:
     """Return the pairs of a component to work on: those wanted, or all of them. Raises InvalidConfig."""
     settings = open_service(config or None).settings
@@ -54,6 +50,8 @@ def concluded(work: Callable[[], list[Report]], *, key: str) -> State[Any]:
         reports = work()
     except UnderstudyError as error:
         return refusal(error)
+    finally:
+        end_progress()
     for report in reports:
         logger.info("%s", report.sentence)
     best_effort(

@@ -54,14 +54,37 @@ class Report:
         return values
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counts:
+    """What became of the bytes that a push has done so far; all are totals of the version under way, never parts.
+
+    Attributes:
+        known: plain bytes that the vault had already: read and hashed, and not sent.
+        coded: plain bytes that were not known, and were coded.
+        sent: bytes of packs that the vault has taken; what is coded waits for its pack to be full.
+    """
+
+    known: int = 0
+    coded: int = 0
+    sent: int = 0
+
+
 class Progress(Protocol):
     """Called now and then during long work, from any thread; must return at once."""
 
-    def __call__(self, what: str, done: int, total: int | None, unit: str) -> None:
-        """Say that ``done`` of ``total`` ``unit`` (bytes, rows) of ``what`` are finished; total None is unknown."""
+    def __call__(self, what: str, done: int, total: int | None, unit: str, counts: Counts | None = None) -> None:
+        """Say that ``done`` of ``total`` ``unit`` (bytes, rows) of ``what`` are finished.
+
+        Args:
+            what: names the work, the same from its first call to its last.
+            done: so much is finished; never less than the call before said.
+            total: None is unknown.
+            unit: ``bytes``, ``rows``, ``files`` and the like.
+            counts: of a push, what became of the ``done`` bytes; None where nothing is deduplicated.
+        """
 
 
-def quiet(what: str, done: int, total: int | None, unit: str) -> None:
+def quiet(what: str, done: int, total: int | None, unit: str, counts: Counts | None = None) -> None:
     """Show nothing: the progress of tests and of machines."""
 
 

@@ -1,4 +1,7 @@
-"""Whether everything that the vault promises can be read: quickly by listings, or deeply by decoding every byte."""
+"""Whether everything that the vault promises can be read: by listings, by decoding a share, or by decoding all of it.
+
+Manifests are read one after another and not kept: what stays in memory is a name for each chunk and each file.
+"""
 
 from __future__ import annotations
 
@@ -10,16 +13,17 @@ from typing import TYPE_CHECKING, Any
 
 from blake3 import blake3
 
-from understudy.artifacts.catalog import DAMAGE, read_manifest, revisions
+from understudy.artifacts.catalog import DAMAGE, Unreadable, in_order, read_each, revisions
 from understudy.errors import Corrupt, NotFound
 from understudy.objects.parts import pieces
-from understudy.report import human_bytes, human_seconds, quiet
+from understudy.report import Report, human_bytes, human_seconds, quiet
 from understudy.threads import ThreadPool
 from understudy.vault.chunks import Chunk, chunk_id
 from understudy.vault.index import INDEX_PREFIX, ChunkIndex, load_index, prove_shard
 from understudy.vault.lanes import each
 from understudy.vault.packs import PACKS_PREFIX, pack_key, pack_name
-from understudy.vault.reading import ChunkReader, decode_proven
+from understudy.vault.reading import CHAIN_MAX, ChunkReader, decode_proven
+from understudy.vault.rounds import choose
 from understudy.vault.seal import is_sealed
 from understudy.vault.sets import set_of
 from understudy.vault.signing import is_manifest
@@ -27,17 +31,20 @@ from understudy.vault.signing import is_manifest
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from understudy.artifacts.manifest import ArtifactFile, ArtifactManifest
+    from understudy.artifacts.manifest import ArtifactFile
     from understudy.objects.interface import ObjectInfo
     from understudy.report import Progress
     from understudy.vault.chunks import Location
+    from understudy.vault.rounds import Sample
     from understudy.vault.store import Vault
+    from understudy.vault.verified import Kind
 
 _PACKS_AT_ONCE = 3
 _FILES_AT_ONCE = 2
 _READERS = 8
 #: So many files are named in one sentence; the others are counted.
 _NAMED_MAX = 3
+_NOWHERE = "no index names any pack for it"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,23 +52,29 @@ class VerifyResult:
     """What a verification found.
 
     Attributes:
-        deep: whether every byte was decoded, or only the listing was compared.
+        kind: quick (the listing was compared), sampled (and a share of all objects was read) or deep (and all of them).
+        deep: whether every byte was decoded.
         problems: a sentence for each object that is wrong; empty when all is well.
+        damaged: keys of the objects that were read and found wrong.
         manifests: manifests of models, indexes, features and sets looked at.
         signed: of these, how many bear the signature of a trusted key; None where the config trusts none.
         files: distinct files that they name.
         chunks: distinct chunks that model files are made of.
         packs: packs in the index.
         orphans: packs that no index names: what a killed run had sent; the next push adopts them.
-        unsealed: deep: JSON objects and shards of the index from before they carried a digest of themselves: a flipped
-            byte in one of them is found only where it contradicts something else.
+        unsealed: JSON objects and shards of the index that were read and are from before they carried a digest of
+            themselves: a flipped byte in one of them is found only where it contradicts something else.
+        objects: how many objects were read for themselves: all, a share of them, or none.
         bytes_stored: bytes of all objects below the vault.
         bytes_read: of these, how many were read.
+        cursor: sampled: where the next sample goes on, 16 hex digits; empty when the round is done.
         seconds: wall time.
     """
 
+    kind: Kind
     deep: bool
     problems: tuple[str, ...]
+    damaged: tuple[str, ...] = ()
     manifests: int
     signed: int | None = None
     files: int
@@ -69,8 +82,10 @@ class VerifyResult:
     packs: int
     orphans: int
     unsealed: int = 0
+    objects: int = 0
     bytes_stored: int
     bytes_read: int
+    cursor: str = ""
     seconds: float
 
     @property
@@ -81,7 +96,9 @@ class VerifyResult:
     @property
     def sentence(self) -> str:
         """What was looked at and what came of it, as a person reads it."""
-        how = f"deep, {human_bytes(self.bytes_read)} read" if self.deep else "quick"
+        read = f"{human_bytes(self.bytes_read)} read"
+        sample = f"sample of {_count(self.objects, 'object')}, {read}"
+        how = {"quick": "quick", "sampled": sample, "deep": f"deep, {read}"}[self.kind]
         verdict = "all well" if self.ok else f"{len(self.problems)} bad"
         waiting = f", {self.orphans} packs to be adopted" if self.orphans else ""
         signed = "" if self.signed is None else f"; {self.signed} of {self.manifests} manifests signed by trusted keys"
@@ -94,7 +111,23 @@ class VerifyResult:
 
     def as_json(self) -> dict[str, Any]:
         """Return the result as JSON values."""
-        return asdict(self) | {"ok": self.ok, "sentence": self.sentence, "problems": list(self.problems)}
+        lists = {"problems": list(self.problems), "damaged": list(self.damaged)}
+        return asdict(self) | lists | {"ok": self.ok, "sentence": self.sentence}
+
+    def as_report(self, service: str) -> Report:
+        """Return what a scheduled verification reports: nothing was changed, so the verdict is ``unchanged``."""
+        return Report(
+            noun="vault",
+            name=service,
+            verdict="unchanged",
+            sentence=self.sentence,
+            items_total=self.objects,
+            bytes_total=self.bytes_stored,
+            bytes_read=self.bytes_read,
+            seconds=self.seconds,
+            proven=self.kind if self.ok else "",
+            details={"kind": self.kind, "problems": list(self.problems)},
+        )
 
     def require(self) -> None:
         """Raise Corrupt when anything is wrong, with the first of the sentences."""
@@ -104,19 +137,28 @@ class VerifyResult:
             raise Corrupt(message, next_command="understudy vault verify --deep")
 
 
-def verify(vault: Vault, *, deep: bool, progress: Progress = quiet) -> VerifyResult:
+def verify(
+    vault: Vault, *, deep: bool = False, sample: Sample | None = None, progress: Progress = quiet
+) -> VerifyResult:
     """Check the vault; what is wrong is listed, nothing is changed.
 
-    Quick compares the listing with what the index and the manifests recorded: every chunk of every manifest lies in a
-    pack that is there with its length and, where the store keeps one, its CRC32C; every Parquet file of indexes and
-    features is there with its size. Deep also reads all of it: each pack gives its name, each chunk its id, each
-    model file its SHA-256, each Parquet file its digest.
+    Quick compares the listing with what the index and the manifests recorded: every chunk of every manifest, and every
+    chunk that one is decoded from, lies in a pack that is there with its length and, where the store keeps one, its
+    CRC32C; every Parquet file of indexes and features is there with its size. A sample does that, and reads a share of
+    the objects: a pack gives its name and each of its chunks its id, a Parquet file its digest, a small object its
+    seal. Deep does so with every object, and restores each distinct model file to compare its SHA-256.
+
+    Args:
+        vault: whose.
+        deep: read everything.
+        sample: read a share; ignored when ``deep``.
+        progress: told the bytes read.
 
     Raises:
         Transient, Denied, InvalidConfig: the store does not answer, or not to this config's identity and keys; what is
             wrong in it is never raised.
     """
-    return _Check(vault, deep=deep, progress=progress).run()
+    return _Check(vault, deep=deep, sample=sample, progress=progress).run()
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,76 +173,79 @@ class _DataFile:
 
 
 class _Check:
-    def __init__(self, vault: Vault, *, deep: bool, progress: Progress) -> None:
+    def __init__(self, vault: Vault, *, deep: bool, sample: Sample | None, progress: Progress) -> None:
         self._vault = vault
         self._deep = deep
+        self._sample = None if deep else sample
         self._progress = progress
         self._problems: list[str] = []
+        self._bad: set[str] = set()
         self._bytes_read = 0
+        self._bytes_wanted = 0
+        self._objects = 0
         self._listed: dict[str, ObjectInfo] = {}
+        self._packs: dict[str, ObjectInfo] = {}
+        self._index = ChunkIndex()
+        self._damaged: dict[str, str] = {}
+        self._of_base: dict[bytes, str | None] = {}
+        self._lost: set[bytes] = set()
         self._bytes_stored = 0
         self._unsealed = 0
 
     def run(self) -> VerifyResult:
         started = time.monotonic()
-        packs: dict[str, ObjectInfo] = {}
         for info in self._vault.store.list():
             self._bytes_stored += info.size
             if name := pack_name(info.key):
-                packs[name] = info
+                self._packs[name] = info
             elif not info.key.startswith(PACKS_PREFIX):
                 self._listed[info.key] = info
-        index = self._load()
-        manifests = self._manifests()
-        damaged = self._damaged(index, packs)
-        chunks, files = self._check_files(index, manifests, damaged)
+        self._load()
+        self._damaged = self._find_damaged()
+        chunks, files = self._check_files()
         data_files = self._data_files()
         self._check_listed(data_files)
-        if self._deep:
-            self._deep_packs(index, packs, damaged, chunks)
-            self._deep_orphans(index, packs)
-            self._deep_files(index, files)
-            self._deep_data(data_files)
-            self._deep_small()
+        cursor = self._read(chunks, data_files) if self._deep or self._sample else ""
         return VerifyResult(
+            kind="deep" if self._deep else "sampled" if self._sample else "quick",
             deep=self._deep,
             problems=tuple(dict.fromkeys(self._problems)),
+            damaged=tuple(sorted(self._bad)),
             manifests=len([key for key in self._listed if is_manifest(key)]),
             signed=self._signed(),
-            files=len(files) + len(data_files),
+            files=files + len(data_files),
             chunks=len(chunks),
-            packs=len(index.packs),
-            orphans=len(set(packs) - set(index.packs)),
+            packs=len(self._index.packs),
+            orphans=len(set(self._packs) - set(self._index.packs)),
             unsealed=self._unsealed,
+            objects=self._objects,
             bytes_stored=self._bytes_stored,
             bytes_read=self._bytes_read,
+            cursor=cursor,
             seconds=time.monotonic() - started,
         )
 
-    def _load(self) -> ChunkIndex:
+    def _load(self) -> None:
         try:
-            return load_index(self._vault)
+            self._index = load_index(self._vault)
         except DAMAGE as error:
             self._problems.append(error.message)
-            return ChunkIndex()
 
-    def _manifests(self) -> list[ArtifactManifest]:
-        wanted = [(*names, number) for names, numbers in revisions(self._vault).items() for number in numbers]
-        found: list[ArtifactManifest] = []
-        with ThreadPool(_READERS, thread_name_prefix="manifest") as pool:
-            for result in pool.map(partial(_tried, self._vault), wanted):
-                if isinstance(result, str):
-                    self._problems.append(result)
-                else:
-                    found.append(result)
-        return found
+    def _files(self, problems: list[str]) -> Iterator[tuple[str, ArtifactFile]]:
+        """Yield (how sentences name it, file) for every file of every manifest, one manifest after another."""
+        for found in read_each(self._vault, in_order(revisions(self._vault))):
+            if isinstance(found, Unreadable):
+                problems.append(found.damage.message)
+                continue
+            for file in found.files:
+                yield f"{found.model}/{found.version}/{file.path} (revision {found.revision})", file
 
-    def _damaged(self, index: ChunkIndex, packs: dict[str, ObjectInfo]) -> dict[str, str]:
+    def _find_damaged(self) -> dict[str, str]:
         """Return what the listing shows to be wrong with a pack, by name."""
         damaged: dict[str, str] = {}
-        named = set(index.packs) | {pack for segment in index.segments for pack in segment.packs}
+        named = set(self._index.packs) | {pack for segment in self._index.segments for pack in segment.packs}
         for name in named:
-            record, info = index.packs.get(name), packs.get(name)
+            record, info = self._index.packs.get(name), self._packs.get(name)
             if info is None:
                 damaged[name] = f"pack {name} is missing"
             elif record and info.size != record.length:
@@ -209,80 +254,134 @@ class _Check:
                 damaged[name] = f"pack {name} has CRC32C {info.crc32c}, {record.crc32c} was written"
         return damaged
 
-    def _check_files(
-        self, index: ChunkIndex, manifests: list[ArtifactManifest], damaged: dict[str, str]
-    ) -> tuple[set[bytes], dict[str, tuple[str, ArtifactFile]]]:
-        """Find chunks that no sound pack has; return all chunks, and each distinct file whose chunks are all there."""
-        state: dict[bytes, str | None] = {}
-        files: dict[str, tuple[str, ArtifactFile]] = {}
+    def _check_files(self) -> tuple[set[bytes], int]:
+        """Find chunks that no sound pack has; return all chunks, and how many distinct files there are."""
+        chunks: set[bytes] = set()
+        files: set[bytes] = set()
+        why: dict[bytes, str] = {}
         hurt: dict[str, tuple[set[bytes], list[str]]] = {}
-        for manifest in manifests:
-            for file in manifest.files:
-                what = f"{manifest.model}/{manifest.version}/{file.path} (revision {manifest.revision})"
-                sound = True
-                for name, length in file.chunks:
-                    chunk = bytes.fromhex(name)
-                    if chunk not in state:
-                        state[chunk] = _problem(index, chunk, length, damaged)
-                    if problem := state[chunk]:
-                        sound = False
-                        lost, users = hurt.setdefault(problem, (set(), []))
-                        lost.add(chunk)
-                        if what not in users[-1:]:
-                            users.append(what)
-                if sound:
-                    files.setdefault(f"{file.sha256} {hash(file.chunks)}", (what, file))
+        for what, file in self._files(self._problems):
+            files.add(_name_of(file))
+            for name, length in file.chunks:
+                chunk = bytes.fromhex(name)
+                if chunk not in chunks:
+                    chunks.add(chunk)
+                    if problem := self._problem(chunk, length):
+                        why[chunk] = problem
+                if chunk in why:
+                    lost, users = hurt.setdefault(why[chunk], (set(), []))
+                    lost.add(chunk)
+                    if what not in users[-1:]:
+                        users.append(what)
         for problem, (lost, users) in hurt.items():
             self._problems.append(f"{problem}: {_count(len(lost), 'chunk')} of {_some(users)}")
-        return set(state), files
+        self._lost = set(why)
+        return chunks, len(files)
 
-    def _deep_packs(
-        self, index: ChunkIndex, packs: dict[str, ObjectInfo], damaged: dict[str, str], needed: set[bytes]
-    ) -> None:
-        total = sum(info.size for info in packs.values())
+    def _problem(self, chunk: bytes, length: int, depth: int = 0) -> str | None:
+        """Return why no sound pack gives a chunk; None when one does."""
+        first: str | None = None
+        for place in self._index.find_all(chunk):
+            problem = self._problem_at(place, length, depth)
+            if problem is None:
+                return None
+            first = first or problem
+        return first or _NOWHERE
+
+    def _problem_at(self, place: Location, length: int, depth: int) -> str | None:
+        if place.pack in self._damaged:
+            return self._damaged[place.pack]
+        if place.raw_length != length:
+            return f"the index gives another length than the manifest, in pack {place.pack}"
+        if place.base is None:
+            return None
+        if depth >= CHAIN_MAX:
+            return f"what it is decoded from stands on more than {CHAIN_MAX} others, in pack {place.pack}"
+        if place.base not in self._of_base:
+            self._of_base[place.base] = self._problem(place.base, length, depth + 1)
+        problem = self._of_base[place.base]
+        if problem == _NOWHERE:
+            return f"no index names any pack for chunk {place.base.hex()}, from which it is decoded"
+        return problem
+
+    def _read(self, chunks: set[bytes], data_files: list[_DataFile]) -> str:
+        """Read all objects, or tonight's share of them; return where the next share begins."""
+        data = {file.key: file for file in data_files if file.key in self._listed}
+        small = [info for info in self._listed.values() if _is_provable(info.key)]
+        sizes = {info.key: info.size for info in (*self._packs.values(), *small)}
+        sizes |= {key: self._listed[key].size for key in data}
+        keys, cursor = frozenset(sizes), ""
+        if self._sample is not None:
+            chosen = choose(sizes.items(), self._sample)
+            keys, cursor = chosen.keys, chosen.cursor
+        self._objects = len(keys)
+        self._bytes_wanted = sum(sizes[key] for key in keys)
+        needed = chunks | set(self._of_base)
+        with ChunkReader(self._vault, self._index) as reader:
+            self._read_packs(reader, {name for name, info in self._packs.items() if info.key in keys}, needed)
+            if self._deep:
+                self._restore_files(reader)
+            self._read_data([data[key] for key in sorted(keys & set(data))])
+            self._read_small([info for info in small if info.key in keys])
+            self._bytes_read += reader.bytes_read
+        return cursor
+
+    def _done(self, key: str, count: int, problem: str | None) -> None:
+        self._bytes_read += count
+        self._progress("verify", min(self._bytes_read, self._bytes_wanted), self._bytes_wanted, "bytes")
+        if problem:
+            self._problems.append(problem)
+            self._bad.add(key)
+
+    def _read_packs(self, reader: ChunkReader, names: set[str], needed: set[bytes]) -> None:
+        """Prove packs: those of the index with all that it says is in them, others by their name alone.
+
+        The next push may adopt a pack that no index names.
+        """
+        known = {pack for segment in self._index.segments for pack in segment.packs}
         with ThreadPool(_PACKS_AT_ONCE, thread_name_prefix="verify") as pool:
             jobs = (
-                partial(_read_pack, self._vault, name, rows, needed)
-                for name, rows in index.by_pack()
-                if name not in damaged
+                partial(_read_pack, self._vault, reader, name, rows, needed)
+                for name, rows in self._index.by_pack(names - set(self._damaged))
             )
-            for count, problem in each(pool, jobs, ahead=_PACKS_AT_ONCE + 1):
-                self._bytes_read += count
-                self._progress("verify packs", self._bytes_read, total, "bytes")
+            for name, count, problem in each(pool, jobs, ahead=_PACKS_AT_ONCE + 1):
+                self._done(pack_key(name), count, problem)
+            others = (partial(_read_pack, self._vault, reader, name, [], set()) for name in sorted(names - known))
+            for name, count, problem in each(pool, others, ahead=_PACKS_AT_ONCE + 1):
+                self._done(pack_key(name), count, f"{problem}; no index names it" if problem else None)
+
+    def _restore_files(self, reader: ChunkReader) -> None:
+        """Read each distinct file whose chunks are all there as a restore would, and compare its SHA-256."""
+        seen: set[bytes] = set()
+        done = 0
+
+        def jobs() -> Iterator[partial[tuple[int, str | None]]]:
+            for what, file in self._files([]):  # what is wrong with a manifest is said already
+                if (name := _name_of(file)) not in seen:
+                    seen.add(name)
+                    if self._lost.isdisjoint(bytes.fromhex(chunk) for chunk, _ in file.chunks):
+                        yield partial(_read_file, reader, what, file)
+
+        with ThreadPool(_FILES_AT_ONCE, thread_name_prefix="verify") as pool:
+            for size, problem in each(pool, jobs(), ahead=_FILES_AT_ONCE + 1):
+                done += size
+                self._progress("verify files", done, None, "bytes")
                 if problem:
                     self._problems.append(problem)
 
-    def _deep_orphans(self, index: ChunkIndex, packs: dict[str, ObjectInfo]) -> None:
-        """Prove the packs that no row of the index names: the next push may adopt them."""
-        named = {pack for segment in index.segments for pack in segment.packs}
-        with ThreadPool(_PACKS_AT_ONCE, thread_name_prefix="verify") as pool:
-            jobs = (partial(_read_pack, self._vault, name, [], set()) for name in sorted(set(packs) - named))
-            for count, problem in each(pool, jobs, ahead=_PACKS_AT_ONCE + 1):
-                self._bytes_read += count
-                if problem:
-                    self._problems.append(f"{problem}; no index names it")
-
-    def _deep_small(self) -> None:
-        """Prove every JSON object and every shard of the index by its seal; count those that have none."""
+    def _read_data(self, files: list[_DataFile]) -> None:
         with ThreadPool(_READERS, thread_name_prefix="verify") as pool:
-            jobs = (partial(_prove, self._vault, info) for info in self._listed.values())
-            for count, sealed, problem in each(pool, jobs, ahead=2 * _READERS):
-                self._bytes_read += count
-                self._unsealed += sealed is False
-                if problem:
-                    self._problems.append(problem)
+            jobs = (partial(_read_data, self._vault, self._listed[file.key], file) for file in files)
+            for key, count, problem in each(pool, jobs, ahead=_READERS + 1):
+                self._done(key, count, problem)
 
-    def _deep_files(self, index: ChunkIndex, files: dict[str, tuple[str, ArtifactFile]]) -> None:
-        total, done = sum(file.size for _, file in files.values()), 0
-        with ChunkReader(self._vault, index) as reader:
-            with ThreadPool(_FILES_AT_ONCE, thread_name_prefix="verify") as pool:
-                jobs = (partial(_read_file, reader, what, file) for what, file in files.values())
-                for size, problem in each(pool, jobs, ahead=_FILES_AT_ONCE + 1):
-                    done += size
-                    self._progress("verify files", done, total, "bytes")
-                    if problem:
-                        self._problems.append(problem)
-            self._bytes_read += reader.bytes_read
+    def _read_small(self, infos: list[ObjectInfo]) -> None:
+        """Prove JSON objects and shards of the index by their seal; count those that have none."""
+        with ThreadPool(_READERS, thread_name_prefix="verify") as pool:
+            jobs = (partial(_prove, self._vault, info) for info in infos)
+            for key, count, sealed, problem in each(pool, jobs, ahead=2 * _READERS):
+                self._unsealed += sealed is False
+                self._done(key, count, problem)
 
     def _signed(self) -> int | None:
         signing = self._vault.signing
@@ -318,76 +417,89 @@ class _Check:
             elif file.size is not None and info.size != file.size:
                 self._problems.append(f"{file.key} has {info.size} bytes, {file.owner} says {file.size}")
 
-    def _deep_data(self, files: list[_DataFile]) -> None:
-        with ThreadPool(_READERS, thread_name_prefix="verify") as pool:
-            jobs = (
-                partial(_read_data, self._vault, self._listed[file.key], file)
-                for file in files
-                if file.key in self._listed
-            )
-            for count, problem in each(pool, jobs, ahead=_READERS + 1):
-                self._bytes_read += count
-                if problem:
-                    self._problems.append(problem)
+
+def _name_of(file: ArtifactFile) -> bytes:
+    """Return what tells distinct contents apart, in 32 bytes: what a file should hash to, and what it is made of."""
+    made_of = blake3(file.sha256.encode())
+    for name, length in file.chunks:
+        made_of.update(f"{name}{length}".encode())
+    return made_of.digest()
 
 
-def _tried(vault: Vault, names: tuple[str, str, int]) -> ArtifactManifest | str:
-    try:
-        return read_manifest(vault, *names)
-    except DAMAGE as error:
-        return error.message
+def _is_provable(key: str) -> bool:
+    return is_sealed(key) or (key.startswith(INDEX_PREFIX) and key.endswith(".parquet"))
 
 
-def _problem(index: ChunkIndex, chunk: bytes, length: int, damaged: dict[str, str]) -> str | None:
-    sound = index.find_in(chunk, lambda pack: pack not in damaged)
-    if sound is None:
-        found = index.find(chunk)
-        return damaged[found.pack] if found else "no index names any pack for it"
-    if sound.raw_length != length:
-        return f"the index gives another length than the manifest, in pack {sound.pack}"
-    return None
-
-
-def _read_pack(vault: Vault, name: str, rows: list[Location], needed: set[bytes]) -> tuple[int, str | None]:
-    """Return (bytes read, what is wrong with a pack): its name, and every chunk that the index says is in it."""
+def _read_pack(
+    vault: Vault, reader: ChunkReader, name: str, rows: list[Location], needed: set[bytes]
+) -> tuple[str, int, str | None]:
+    """Return (name, bytes read, what is wrong) of a pack: its name, and every chunk that the index says is in it."""
     try:
         data = vault.store.get(pack_key(name))
     except (NotFound, Corrupt) as error:
-        return 0, f"pack {name} cannot be read: {error.message}"
+        return name, 0, f"pack {name} cannot be read: {error.message}"
     wrong: list[str] = []
     users = 0
-    for row in rows:
-        try:
-            decode_proven(memoryview(data)[row.offset : row.offset + row.length], row, "the index")
-        except DAMAGE as error:
-            wrong.append(error.message)
+    for row, problem in _decoded(memoryview(data), reader, rows, needed):
+        if problem is not None:
+            wrong.append(problem)
             users += row.id in needed
-    if chunk_id(data).hex() == name and not wrong:
-        return len(data), None
+    named = chunk_id(data).hex() == name
+    if named and not wrong:
+        return name, len(data), None
     if not rows:
-        return len(data), f"pack {name} holds other bytes than its name says"
+        return name, len(data), f"pack {name} holds other bytes than its name says"
     where = (
         f"{_count(len(wrong), 'chunk')} in it cannot be decoded, {users} of them needed"
         if wrong
         else "its chunks are whole"
     )
     first = f" (first: {wrong[0]})" if wrong else ""
-    kind = (
-        "holds other bytes than its name says" if chunk_id(data).hex() != name else "does not hold what the index says"
-    )
-    return len(data), f"pack {name} {kind}: {where}{first}"
+    kind = "does not hold what the index says" if named else "holds other bytes than its name says"
+    return name, len(data), f"pack {name} {kind}: {where}{first}"
 
 
-def _prove(vault: Vault, info: ObjectInfo) -> tuple[int, bool | None, str | None]:
-    """Return (bytes read, whether it is sealed, what is wrong) of a JSON object or a shard of the index."""
+def _decoded(
+    data: memoryview, reader: ChunkReader, rows: list[Location], needed: set[bytes]
+) -> Iterator[tuple[Location, str | None]]:
+    """Yield (row, what is wrong with it) for the rows of one pack.
+
+    A chunk that is the difference to another is decoded with it where it is needed; where nothing needs it any more,
+    the other may be gone, and the pack's name alone says that its bytes are those that were sent.
+    """
+
+    def tried(row: Location, base: bytes | None) -> str | None:
+        try:
+            decode_proven(data[row.offset : row.offset + row.length], row, "the index", base=base)
+        except DAMAGE as error:
+            return error.message
+        return None
+
+    for row in rows:
+        if row.base is None:
+            yield row, tried(row, None)
+    left = [row for row in rows if row.base is not None and row.id in needed]
+    while left:
+        count = 0
+        try:
+            plain = reader.stream([Chunk(row.base or b"", row.raw_length) for row in left], "the index")
+            for row, base in zip(left, plain, strict=True):
+                yield row, tried(row, base)
+                count += 1
+            left = []
+        except DAMAGE as error:
+            # The base of this one is damaged, and the stream ends with it; those behind it are asked for anew.
+            yield left[count], error.message
+            left = left[count + 1 :]
+
+
+def _prove(vault: Vault, info: ObjectInfo) -> tuple[str, int, bool | None, str | None]:
+    """Return (key, bytes read, whether it is sealed, what is wrong) of a JSON object or a shard of the index."""
     try:
-        if is_sealed(info.key):
-            return info.size, vault.prove(info.key), None
-        if info.key.startswith(INDEX_PREFIX) and info.key.endswith(".parquet"):
-            return info.size, prove_shard(vault, info.key), None
+        sealed = vault.prove(info.key) if is_sealed(info.key) else prove_shard(vault, info.key)
     except DAMAGE as error:
-        return info.size, None, error.message
-    return 0, None, None
+        return info.key, info.size, None, error.message
+    return info.key, info.size, sealed, None
 
 
 def _read_file(reader: ChunkReader, what: str, file: ArtifactFile) -> tuple[int, str | None]:
@@ -402,19 +514,19 @@ def _read_file(reader: ChunkReader, what: str, file: ArtifactFile) -> tuple[int,
     return file.size, None
 
 
-def _read_data(vault: Vault, info: ObjectInfo, file: _DataFile) -> tuple[int, str | None]:
+def _read_data(vault: Vault, info: ObjectInfo, file: _DataFile) -> tuple[str, int, str | None]:
     known, sha = blake3(), hashlib.sha256()
     try:
         for piece in pieces(vault.store, info.key, info.size):
             known.update(piece)
             sha.update(piece)
     except (NotFound, Corrupt) as error:
-        return 0, f"{file.key} cannot be read: {error.message}"
+        return file.key, 0, f"{file.key} cannot be read: {error.message}"
     if file.blake3 is not None and known.hexdigest() != file.blake3:
-        return info.size, f"{file.key} holds other bytes than {file.owner} says (BLAKE3)"
+        return file.key, info.size, f"{file.key} holds other bytes than {file.owner} says (BLAKE3)"
     if file.sha256 is not None and sha.hexdigest() != file.sha256:
-        return info.size, f"{file.key} holds other bytes than {file.owner} says (SHA-256)"
-    return info.size, None
+        return file.key, info.size, f"{file.key} holds other bytes than {file.owner} says (SHA-256)"
+    return file.key, info.size, None
 
 
 def _feature_files(key: str, value: Any) -> Iterator[_DataFile]:  # noqa: ANN401 - any JSON value
