@@ -7,12 +7,13 @@ BIN := $(VENV)/bin
 UV_HOME := .uv
 UV := $(shell command -v uv 2>/dev/null || echo $(UV_HOME)/bin/uv)
 STAMP := $(VENV)/.synced
+NATIVE := $(VENV)/.native
 WORKERS ?= 2
 export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: setup demo down test contracts servers pythons fuzz quick lint bench deploy clean
 
-setup: $(STAMP)
+setup: $(STAMP) $(NATIVE)
 
 $(UV_HOME)/bin/uv:
 	@echo "setup: uv from the package index"
@@ -21,6 +22,20 @@ $(UV_HOME)/bin/uv:
 $(STAMP): pyproject.toml uv.lock $(if $(findstring $(UV_HOME),$(UV)),$(UV_HOME)/bin/uv)
 	@echo "setup: the locked environment"
 	@$(UV) sync --locked --quiet --all-extras --python "$$($(PYTHON) -c 'import sys; print(sys.executable)')"
+	@touch $@
+
+# The coders of weights in Rust, where there is cargo. Without, numpy does the same: nothing fails. After each sync, for
+# uv takes away what its lock does not name; built with the maturin of the environment, into the environment.
+$(NATIVE): $(STAMP) $(wildcard native/*.toml native/Cargo.lock native/src/*.rs)
+	@if ! command -v cargo >/dev/null 2>&1; then \
+		echo "setup: no cargo here, so weights are coded by numpy: the same bytes, several times slower"; \
+	elif PATH="$(CURDIR)/$(BIN):$$PATH" CARGO_TARGET_DIR="$(CURDIR)/$(VENV)/native-target" CARGO_NET_RETRY=1 \
+		$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --reinstall ./native \
+		>$(VENV)/native.log 2>&1; then \
+		echo "setup: the coders of weights in Rust"; \
+	else \
+		echo "setup: the coders in Rust were not built ($(VENV)/native.log says why): numpy codes weights, slower"; \
+	fi
 	@touch $@
 
 # KEEP=1 leaves everything running; SABOTAGE=flip-byte|drop-pack|stale-index|no-fence|lost-feature breaks one thing.

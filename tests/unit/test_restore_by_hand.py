@@ -13,11 +13,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from blake3 import blake3
 
-from tests.models import model_files
+from tests.models import bfloat16, model_files, safetensors
 from understudy.artifacts.replicate import push
 from understudy.objects.file import FileStore
 from understudy.objects.memory import MemoryStore
@@ -41,7 +42,21 @@ def program():
 
 
 def files_of(version):
-    return model_files(changed=2 if version == "2" else None) | {"vocab.txt": b"words and more words\n" * 5000}
+    files = model_files(changed=2 if version == "2" else None) | {"vocab.txt": b"words and more words\n" * 5000}
+    return files | {"tuned.safetensors": safetensors(weights(tuned=version == "2"))}
+
+
+def weights(*, tuned):
+    """Return what a fine-tune moves: a matrix by noise, one by an adapter, and an embedding by weight decay."""
+    random = np.random.default_rng(5)
+    whole, merged, embedding = (random.standard_normal((256, 192)).astype(np.float32) * 0.02 for _ in range(3))
+    left, right = random.standard_normal((256, 4)), random.standard_normal((4, 192))
+    if tuned:
+        whole += random.standard_normal(whole.shape).astype(np.float32) * 0.0002
+        merged += (left @ right * 0.0004).astype(np.float32)
+        embedding[:200] *= np.float32(0.9999)
+        embedding[200:] += random.standard_normal((56, 192)).astype(np.float32) * 0.0002
+    return {"whole": bfloat16(whole), "merged": bfloat16(merged), "half": merged.astype(np.float16), "long": embedding}
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +74,16 @@ def vault(tmp_path_factory):
 ways = ["zstd", "pyarrow"] if shutil.which("zstd") else ["pyarrow"]
 
 
+def test_what_is_restored_by_hand_was_coded_in_every_way(vault):
+    rows = [row for shard in vault.glob("index/*/*.parquet") for row in pq.read_table(shard).to_pylist()]
+    assert {"raw", "zstd", "planes", "delta"} == {row["coder"] for row in rows}
+    flags = 0
+    for row in rows:
+        if row["coder"] == "delta":
+            flags |= (vault / "packs" / row["pack"][:2] / row["pack"]).read_bytes()[row["offset"] + 4]
+    assert 7 == flags, "factors, kinds of rows and a trend are among the deltas"
+
+
 @pytest.mark.parametrize("way", ways)
 @pytest.mark.parametrize("version", ["1", "2"])
 def test_a_model_is_restored_by_the_page_alone(vault, tmp_path, version, way):
@@ -66,7 +91,7 @@ def test_a_model_is_restored_by_the_page_alone(vault, tmp_path, version, way):
     path = str(Path(shutil.which("zstd")).parent) if way == "zstd" else "/nowhere"
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env={"PATH": path}, check=False)
     assert 0 == done.returncode, done.stderr
-    assert f"6 files restored by {way}, every SHA-256 as in the manifest\n" == done.stdout
+    assert f"7 files restored by {way}, every SHA-256 as in the manifest\n" == done.stdout
     expected = {path: hashlib.sha256(data).hexdigest() for path, data in files_of(version).items()}
     assert expected == {path: hashlib.sha256((tmp_path / path).read_bytes()).hexdigest() for path in expected}
 

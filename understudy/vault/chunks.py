@@ -28,17 +28,21 @@ class Chunk:
 
 @dataclass(frozen=True, slots=True)
 class CodedChunk:
-    """A chunk ready to be packed: ``frame`` is what ``coder`` made of ``raw_length`` plain bytes."""
+    """A chunk ready to be packed: ``frame`` is what ``coder`` made of ``raw_length`` plain bytes, and of a base's."""
 
     id: bytes
     raw_length: int
     coder: str
     frame: bytes
+    base: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Location:
-    """Where a chunk lies: bytes ``offset`` to ``offset + length`` of the pack of that (hex) name."""
+    """Where a chunk lies: bytes ``offset`` to ``offset + length`` of the pack of that (hex) name.
+
+    ``base`` is the id of the chunk whose plain bytes its coder needs; None where the frame is decodable alone.
+    """
 
     id: bytes
     pack: str

@@ -85,26 +85,37 @@ class PackBuilder:
                 "length": len(chunk.frame),
                 "raw_length": chunk.raw_length,
                 "coder": chunk.coder,
-                "base": None,
+                "base": chunk.base.hex() if chunk.base else None,
             }
         )
         self._frames.append(chunk.frame)
         self.size += len(chunk.frame)
 
-    def seal(self, *, again: int = 0) -> SealedPack:
+    def seal(self, *, again: int = 0, salt: str = "") -> SealedPack:
         """Return the finished pack; the frames are from then on held once, in it.
 
         Args:
             again: a number that goes into the trailer and so changes the name, for when a damaged object stands
                 where this pack should be created.
+            salt: goes into the trailer too: in an encrypted vault a random one, so that who sees the name alone cannot
+                tell whether this is the pack of files that he has.
         """
-        content = {"format": 1, "chunks": self._listed} | ({"again": again} if again else {})
+        content: dict[str, Any] = {"format": 1, "chunks": self._listed}
+        content |= ({"again": again} if again else {}) | ({"salt": salt} if salt else {})
         trailer = zstandard.ZstdCompressor(level=3, write_checksum=True).compress(orjson.dumps(content))
         data = b"".join([*self._frames, trailer, _FOOTER.pack(len(trailer), MAGIC)])
         self._frames = [memoryview(data)[: self.size]]
         name = chunk_id(data).hex()
         locations = tuple(
-            Location(bytes.fromhex(row["id"]), name, row["offset"], row["length"], row["raw_length"], row["coder"])
+            Location(
+                bytes.fromhex(row["id"]),
+                name,
+                row["offset"],
+                row["length"],
+                row["raw_length"],
+                row["coder"],
+                bytes.fromhex(row["base"]) if row["base"] else None,
+            )
             for row in self._listed
         )
         return SealedPack(name, data, locations)
@@ -188,6 +199,8 @@ def _location(name: str, row: dict[str, Any]) -> Location:
     numbers = (location.offset, location.length, location.raw_length)
     if not all(type(number) is int and number >= 0 for number in numbers) or location.raw_length > RAW_BYTES_MAX:
         raise ValueError(numbers)
+    if location.base is not None and len(location.base) != ID_BYTES:
+        raise ValueError(row)
     if len(location.id) != ID_BYTES or not isinstance(location.coder, str):
         raise ValueError(row)
     if location.length > FRAME_BYTES_MAX:

@@ -10,7 +10,8 @@ import os
 import threading
 from contextlib import closing
 from functools import partial
-from typing import TYPE_CHECKING, Self
+from itertools import zip_longest
+from typing import TYPE_CHECKING, Self, TypeAlias
 
 from understudy.errors import Corrupt, NotFound, Permanent
 from understudy.threads import ThreadPool
@@ -21,7 +22,7 @@ from understudy.vault.lanes import in_order
 from understudy.vault.packs import pack_key
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from concurrent.futures import Future
     from types import TracebackType
 
@@ -40,6 +41,12 @@ _FETCHES_MAX = 8
 _RANGES_MAX = 2 * _FETCHES_MAX
 _HINT = "restore the pack from the bucket's versions, or push again from the source"
 
+#: A chunk, its base, its base's base: a reader follows no more. Writers stop long before.
+CHAIN_MAX = 16
+
+#: A chunk's place, then those of what it is decoded from.
+Chain: TypeAlias = "tuple[Location, ...]"
+
 logger = logging.getLogger("understudy.vault")
 
 
@@ -52,7 +59,7 @@ class ChunkReader:
         self.index = load_index(vault) if index is None else index
         self._pool = ThreadPool(_FETCHES_MAX, thread_name_prefix="fetch")
         self._decoders = ThreadPool(os.cpu_count() or 1, thread_name_prefix="decode")
-        # A place is one range, first coded, then plain: up to 12 MiB, and both while it is decoded.
+        # A place is one range and those of its bases, first coded, then plain: up to 12 MiB, and both while decoded.
         self._room = threading.Semaphore(_RANGES_MAX)
         self._lock = threading.Lock()
         self.bytes_read = 0
@@ -94,41 +101,59 @@ class ChunkReader:
             Corrupt: a pack is missing or a byte is wrong; the sentence names pack, chunk and ``what``.
         """
         wanted = list(chunks)
-        located = (self.locate(chunk, what) for chunk in wanted)
-        groups = _groups(located, left=sum(chunk.length for chunk in wanted))
+        chains = (chain_of(self.index, self.locate(chunk, what), what) for chunk in wanted)
+        groups = _groups(chains, left=sum(chunk.length for chunk in wanted))
         jobs = (partial(self._fetch, group, what) for group in groups)
         with closing(in_order(self._pool, jobs, self._room)) as fetched:
             for decoding in fetched:
                 yield from decoding.result()
 
-    def _fetch(self, group: Sequence[Location], what: str) -> Future[list[bytes]]:
-        """Read one range and hand it to the decoders."""
-        data: memoryview | Corrupt
+    def _fetch(self, group: Sequence[Chain], what: str) -> Future[list[bytes]]:
+        """Read the ranges of a run of chunks and of their bases, and hand them to the decoders."""
+        frames: dict[tuple[str, int], memoryview] = {}
+        damage: Corrupt | None = None
         try:
-            data = self._read(group, what)
+            for level in zip_longest(*group):
+                for run in _runs(location for location in level if location is not None):
+                    data = self._read(run, what)
+                    for place in run:
+                        frames[place.pack, place.offset] = data[place.offset - run[0].offset :][: place.length]
         except Corrupt as error:
-            data = error
-        return self._decoders.submit(self._decode, group, data, what)
+            damage = error
+        return self._decoders.submit(self._decode, group, frames, damage, what)
 
-    def _decode(self, group: Sequence[Location], data: memoryview | Corrupt, what: str) -> list[bytes]:
+    def _decode(
+        self, group: Sequence[Chain], frames: dict[tuple[str, int], memoryview], damage: Corrupt | None, what: str
+    ) -> list[bytes]:
         try:
-            if isinstance(data, Corrupt):
-                raise data
-            return _plain(group, data, what)
+            if damage is not None:
+                raise damage
+            return [_plain(chain, frames, what) for chain in group]
         except Corrupt as error:
             logger.warning("%s", error.message)
-            damaged = group[0].pack
-        return [self._fetch_elsewhere(place, damaged, what) for place in group]
+        return [self._found_elsewhere(chain[0], what) for chain in group]
 
-    def _fetch_elsewhere(self, place: Location, damaged: str, what: str) -> bytes:
-        """Take one chunk from any other pack that has it, else once more from this one, whose error then stands."""
-        for other in self.index.find_all(place.id):
-            if other.pack != damaged and other.raw_length == place.raw_length:
-                try:
-                    return _plain([other], self._read([other], what), what)[0]
-                except Corrupt as error:
-                    logger.warning("%s", error.message)
-        return _plain([place], self._read([place], what), what)[0]
+    def _found_elsewhere(self, place: Location, what: str, depth: int = 0) -> bytes:
+        """Take one chunk from any pack that has it, last from this one once more, whose error then stands."""
+        others = [
+            other
+            for other in self.index.find_all(place.id)
+            if other.pack != place.pack and other.raw_length == place.raw_length
+        ]
+        for other in others:
+            try:
+                return self._alone(other, what, depth)
+            except Corrupt as error:
+                logger.warning("%s", error.message)
+        return self._alone(place, what, depth)
+
+    def _alone(self, place: Location, what: str, depth: int) -> bytes:
+        if place.base is None:
+            return decode_proven(self._read([place], what), place, what)
+        base = chain_of(self.index, place, what)[1]
+        if depth > CHAIN_MAX:
+            raise _too_deep(place, what)
+        return decode_proven(self._read([place], what), place, what, base=self._found_elsewhere(base, what, depth + 1))
 
     def _read(self, group: Sequence[Location], what: str) -> memoryview:
         """Return the bytes of one pack from the start of the first place to the end of the last. Raises Corrupt."""
@@ -152,22 +177,56 @@ class ChunkReader:
         return data
 
 
-def _span(group: Sequence[Location]) -> tuple[int, int]:
-    return group[0].offset, max(location.offset + location.length for location in group)
+def chain_of(index: ChunkIndex, location: Location, what: str) -> Chain:
+    """Return a chunk's place, then its base's, and so on to one that is decodable alone.
+
+    Raises:
+        Corrupt: a base is in no pack, has another length, or the chain is longer than any that is written.
+    """
+    chain = [location]
+    while (wanted := chain[-1].base) is not None:
+        found = index.find(wanted)
+        if found is None:
+            message = f"chunk {location.id.hex()} of {what} needs the chunk {wanted.hex()}, which is in no pack"
+            raise Corrupt(message, hint=_HINT)
+        if found.raw_length != location.raw_length:
+            message = (
+                f"chunk {location.id.hex()} of {what} has {location.raw_length} bytes, its base {found.raw_length}"
+            )
+            raise Corrupt(message, hint=_HINT)
+        chain.append(found)
+        if len(chain) > CHAIN_MAX:
+            raise _too_deep(location, what)
+    return tuple(chain)
 
 
-def _plain(group: Sequence[Location], data: memoryview, what: str) -> list[bytes]:
-    start = group[0].offset
-    return [decode_proven(data[place.offset - start :][: place.length], place, what) for place in group]
+def _too_deep(location: Location, what: str) -> Corrupt:
+    message = f"chunk {location.id.hex()} of {what} stands on more than {CHAIN_MAX} others"
+    return Corrupt(message, hint="run: understudy vault verify --deep")
 
 
-def decode_proven(frame: memoryview, location: Location, what: str) -> bytes:
-    """Return a chunk's plain bytes, proven by its id. Raises Corrupt naming pack, chunk and ``what``; Unsupported."""
+def _plain(chain: Chain, frames: Mapping[tuple[str, int], memoryview], what: str) -> bytes:
+    plain: bytes | None = None
+    for place in reversed(chain):
+        plain = decode_proven(frames[place.pack, place.offset], place, what, base=plain)
+    return plain or b""
+
+
+def decode_proven(frame: memoryview, location: Location, what: str, *, base: bytes | None = None) -> bytes:
+    """Return a chunk's plain bytes, proven by its id.
+
+    Args:
+        frame: as it lies in the pack.
+        location: of the chunk.
+        what: the file, as errors name it.
+        base: the plain bytes of the chunk that ``location.base`` names.
+
+    Raises:
+        Corrupt: the frame gives other bytes; the sentence names pack, chunk and ``what``.
+        Unsupported: a later version's coder.
+    """
     try:
-        if location.base is not None and location.coder in ("raw", "zstd"):
-            message = f"a {location.coder} chunk needs no base"
-            raise Corrupt(message)
-        plain = decode(location.coder, frame, location.raw_length)
+        plain = decode(location.coder, frame, location.raw_length, base)
     except Permanent as error:
         message = f"chunk {location.id.hex()} of {what} in pack {location.pack}: {error.message}"
         raise type(error)(message, hint=error.hint or _HINT) from error
@@ -177,25 +236,46 @@ def decode_proven(frame: memoryview, location: Location, what: str) -> bytes:
     return plain
 
 
-def _groups(located: Iterable[Location], *, left: int) -> Iterator[list[Location]]:
+def _span(group: Sequence[Location]) -> tuple[int, int]:
+    return group[0].offset, max(location.offset + location.length for location in group)
+
+
+def _near(last: Location, following: Location) -> bool:
+    gap = following.offset - (last.offset + last.length)
+    return following == last or (following.pack == last.pack and 0 <= gap <= _GAP_BYTES_MAX)
+
+
+def _runs(locations: Iterable[Location]) -> Iterator[list[Location]]:
+    """Yield runs of places that one ranged read fetches."""
+    run: list[Location] = []
+    for location in locations:
+        if run and not _near(run[-1], location):
+            yield run
+            run = []
+        run.append(location)
+    if run:
+        yield run
+
+
+def _groups(chains: Iterable[Chain], *, left: int) -> Iterator[list[Chain]]:
     """Yield runs of chunks that one ranged read fetches: one pack, in order, near each other, bounded plain size.
 
-    A chunk that alone is longer than the bound is a run of its own. ``left`` is how many plain bytes all of them have.
+    What a chunk is decoded from counts as its own. A chunk that alone is longer than the bound is a run of its own.
+    ``left`` is how many plain bytes all of them have.
     """
-    group: list[Location] = []
+    group: list[Chain] = []
     plain = 0
-    for location in located:
+    for chain in chains:
+        location = chain[0]
+        weight = sum(place.raw_length for place in chain)
         if group:
-            last = group[-1]
-            gap = location.offset - (last.offset + last.length)
-            near = location == last or (location.pack == last.pack and 0 <= gap <= _GAP_BYTES_MAX)
-            span = location.offset + location.length - group[0].offset
+            span = location.offset + location.length - group[0][0].offset
             bound = max(_RANGE_BYTES_MIN, min(_RANGE_BYTES_MAX, left // _RANGES_MAX))
-            if not near or span > bound or plain + location.raw_length > bound:
+            if not _near(group[-1][0], location) or span > bound or plain + weight > bound:
                 yield group
-                left -= plain
+                left -= sum(chain[0].raw_length for chain in group)
                 group, plain = [], 0
-        group.append(location)
-        plain += location.raw_length
+        group.append(chain)
+        plain += weight
     if group:
         yield group

@@ -1,0 +1,51 @@
+//! The transforms of `words`, with the machine's wide registers where it has them: each is compiled twice.
+
+use crate::words::{self, Shape, Trend, Word, Wrong};
+
+macro_rules! wide {
+    ($($name:ident $(<$word:ident>)? ($($argument:ident: $type:ty),*) -> $result:ty;)*) => {
+        $(pub fn $name$(<$word: Word>)?($($argument: $type),*) -> $result {
+            #[cfg(target_arch = "x86_64")]
+            {
+                #[target_feature(enable = "avx2,bmi1,bmi2,lzcnt,popcnt")]
+                fn widely$(<$word: Word>)?($($argument: $type),*) -> $result {
+                    words::$name$(::<$word>)?($($argument),*)
+                }
+                if is_x86_feature_detected!("avx2")
+                    && is_x86_feature_detected!("bmi1")
+                    && is_x86_feature_detected!("bmi2")
+                    && is_x86_feature_detected!("lzcnt")
+                    && is_x86_feature_detected!("popcnt")
+                {
+                    // SAFETY: the machine has all that this is compiled for, as it has just said.
+                    return unsafe { widely$(::<$word>)?($($argument),*) };
+                }
+            }
+            words::$name$(::<$word>)?($($argument),*)
+        })*
+    };
+}
+
+wide! {
+    split<W>(raw: &[u8], planes: &mut [&mut [u8]]) -> ();
+    join<W>(planes: &[&[u8]], raw: &mut [u8]) -> ();
+    pair(plane: &[u8], top: u8, pairs: &mut [u8]) -> Vec<u8>;
+    unpair(pairs: &[u8], far: &[u8], top: u8, plane: &mut [u8]) -> Result<(), Wrong>;
+    survey<W>(
+        raw: &[u8], base: &[u8], columns: usize, step: usize, activity: &mut [u32], state: &mut [u8]
+    ) -> ();
+    count<W>(base: &[u8], shape: &Shape, counts: &mut [u32]) -> ();
+    sort<W>(
+        raw: &[u8], base: &[u8], shape: &Shape, counts: &[u32], trend: Option<Trend>, ordered: &mut [W]
+    ) -> Result<(), Wrong>;
+    unsort<W>(
+        ordered: &[W], base: &[u8], shape: &Shape, counts: &[u32], trend: Option<Trend>, raw: &mut [u8]
+    ) -> Result<(), Wrong>;
+    choose_modes<W>(ordered: &[W], lengths: &[u32], plogp: &[i64], modes: &mut [u8]) -> Result<(), Wrong>;
+    pack<W>(
+        ordered: &[W], lengths: &[u32], modes: &[u8], symbols: &mut [u8], low: &mut [u8]
+    ) -> Result<(Vec<u8>, Vec<u8>), Wrong>;
+    unpack<W>(
+        symbols: &[u8], low: &[u8], escapes: &[u8], far: &[u8], lengths: &[u32], modes: &[u8], ordered: &mut [W]
+    ) -> Result<(), Wrong>;
+}
