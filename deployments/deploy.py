@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 CHECKOUT = Path(__file__).parents[1]
 POOLS = {
     "understudy": "Copies and rebuilds, on their schedules.",
+    "understudy-prune": "The prune of the vault, whose workers alone may delete there.",
     "understudy-failover": "The failover and its plans, so that no backlog of copies stands before it.",
 }
 
@@ -55,6 +56,10 @@ SCHEDULED: dict[str, tuple[ComponentName, timedelta]] = {
     "flows.replicate_offline.replicate_offline": ("feature_store", timedelta(0)),
     "flows.rebuild_features.rebuild_features": ("feature_store", timedelta(minutes=1)),
 }
+#: What the config's vault.verify says, and no component.
+VERIFY = "flows.verify_vault.verify_vault"
+#: What vault.prune_every says; without it the flow is run by hand.
+PRUNE = "flows.prune_vault.prune_vault"
 _ANCHOR = datetime(2026, 1, 1, tzinfo=UTC)
 #: Of what Prefect said before it failed.
 _LINES_SHOWN_MAX = 20
@@ -66,6 +71,11 @@ def schedules_of(settings: Settings, component: ComponentName, shift: timedelta)
     One flow copies all pairs, so the shortest period serves them all; times of day are added up.
     """
     every = [pair.every for pair in settings.components[component].pairs] if component in settings.components else []
+    return schedules_at(every, shift)
+
+
+def schedules_at(every: Sequence[timedelta | str], shift: timedelta) -> list[dict[str, Any]]:
+    """Return schedules for periods, of which the shortest serves all, and for times of day, which are added up."""
     periods = [each for each in every if isinstance(each, timedelta)]
     clocks = sorted({clock for each in every if isinstance(each, str) for clock in each.split(",")})
     schedules: list[dict[str, Any]] = []
@@ -85,14 +95,25 @@ def prefect_file(settings: Settings, there: Mapping[str, Sequence[DeploymentSche
     """
     document = yaml.safe_load((CHECKOUT / "deployments" / "prefect.yaml").read_text(encoding="utf-8"))
     for deployment in document["deployments"]:
-        if deployment["entrypoint"] in SCHEDULED:
-            component, shift = SCHEDULED[deployment["entrypoint"]]
-            deployment["schedules"] = schedules_of(settings, component, shift)
+        if (asked := _asked(settings, deployment["entrypoint"])) is not None:
+            deployment["schedules"] = asked
         found = (there or {}).get(deployment["entrypoint"], ())
         for schedule in deployment.get("schedules", ()):
             if _paused(schedule, found):
                 schedule["active"] = False
     return yaml.safe_dump(document, sort_keys=False)
+
+
+def _asked(settings: Settings, entrypoint: str) -> list[dict[str, Any]] | None:
+    """Return the schedules that the config asks for; None where it says nothing of the flow."""
+    if entrypoint == PRUNE:
+        return schedules_at([settings.vault.prune_every], timedelta(0)) if settings.vault.prune_every else []
+    if entrypoint == VERIFY:
+        verify = settings.vault.verify
+        return schedules_at([verify.every], timedelta(0)) if verify else []
+    if entrypoint not in SCHEDULED:
+        return None
+    return schedules_of(settings, *SCHEDULED[entrypoint])
 
 
 def _paused(schedule: Mapping[str, Any], there: Sequence[DeploymentSchedule]) -> bool:
@@ -172,12 +193,13 @@ def _end_schedules(
 ) -> None:
     """Remove the schedules of components that are not in the config: Prefect takes an empty list for none given."""
     for name, each in sorted(deployed.items()):
-        component, shift = SCHEDULED.get(each.entrypoint or "", (None, timedelta(0)))
-        if component is None or schedules_of(settings, component, shift):
+        if _asked(settings, each.entrypoint or "") != []:
             continue
+        component, _ = SCHEDULED.get(each.entrypoint or "", (None, None))
+        why = f"the config copies no {component}" if component else "the config asks for none"
         for schedule in each.schedules:
             client.delete_deployment_schedule(each.id, schedule.id)
-            said.append(f"deployment {name}: a schedule was removed; the config copies no {component}")
+            said.append(f"deployment {name}: a schedule was removed; {why}")
 
 
 def _put_pool(client: SyncPrefectClient, name: str, description: str, said: list[str]) -> None:

@@ -21,7 +21,7 @@ from understudy.artifacts.replicate import push
 from understudy.errors import Corrupt
 from understudy.features.replicate import replicate_offline
 from understudy.objects.memory import MemoryStore
-from understudy.vault import index, writing
+from understudy.vault import index
 from understudy.vault.chunks import CodedChunk, chunk_id
 from understudy.vault.coders import encode
 from understudy.vault.packs import PackBuilder, pack_key
@@ -43,7 +43,6 @@ NOT_PROVEN = ("offline/v/writers/",)
 def fill(vault: Vault, monkeypatch: pytest.MonkeyPatch) -> None:
     """Bring one of everything into the vault, through the product's own ways."""
     monkeypatch.setattr(index, "LIVE_SEQUENCES_MAX", 2)
-    monkeypatch.setattr(writing, "LIVE_SEQUENCES_MAX", 2)
     models = MemoryStore("models")
     for version in range(1, 5):
         for path, data in model_files(changed=version, rows=8, count=6).items():

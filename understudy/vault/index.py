@@ -7,9 +7,11 @@ A second key, ``understudy.seal``, is the BLAKE3 of the shard with that digest a
 
 from __future__ import annotations
 
+import contextlib
 import io
+import logging
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,15 +28,19 @@ from understudy.vault.packs import FRAME_BYTES_MAX, PACK_BYTES_MAX, is_hex_id
 from understudy.vault.store import is_number, numbered
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
     from understudy.vault.store import Vault
 
+logger = logging.getLogger("understudy.vault")
+
 INDEX_PREFIX = "index/"
 #: More live sequences than this are merged into one by the next push that writes.
 LIVE_SEQUENCES_MAX = 16
+#: A sequence that has so many times the rows of all newer ones is not merged with them yet.
+_GROWTH = 4
 #: Rows of one shard: about 45 MB in memory, about 40 MB as Parquet.
 SHARD_ROWS_MAX = 1_000_000
 #: As Parquet, and as it lies in memory before it is packed: a reader refuses more.
@@ -48,6 +54,7 @@ _SEAL = re.compile(re.escape(_SEAL_KEY) + rb"\x18\x40([0-9a-f]{64})")
 _SHARD_HINT = "restore it from the bucket's own versions; the packs themselves say what they hold"
 _READERS = 8
 _CLAIM_TRIES = 100
+_LOAD_TRIES = 3
 
 SCHEMA = pa.schema(
     [
@@ -62,6 +69,10 @@ SCHEMA = pa.schema(
 )
 
 
+class _Vanished(Corrupt):
+    """A shard was listed and is gone."""
+
+
 @dataclass(frozen=True, slots=True)
 class PackRecord:
     """What the index remembers of a pack: its bytes, and the CRC32C that the store reported when it was written."""
@@ -71,7 +82,7 @@ class PackRecord:
 
 
 @dataclass(slots=True)
-class _Segment:
+class Segment:
     """One shard in memory: 57 bytes a row."""
 
     sequence: int
@@ -108,15 +119,32 @@ class _Segment:
             self.bases.get(row),
         )
 
+    def only(self, rows: NDArray[np.int64]) -> Segment:
+        """Return these rows (ascending) as a segment of their own."""
+        bases = {at: base for at, row in enumerate(rows.tolist()) if (base := self.bases.get(row))} if self.bases else {}
+        return replace(
+            self,
+            keys=self.keys[rows],
+            ids=self.ids[rows],
+            pack_of=self.pack_of[rows],
+            offsets=self.offsets[rows],
+            lengths=self.lengths[rows],
+            raw_lengths=self.raw_lengths[rows],
+            coder_of=self.coder_of[rows],
+            bases=bases,
+        )
+
 
 @dataclass(slots=True)
 class ChunkIndex:
     """All live sequences of a vault's index in memory; lookups are safe from many threads."""
 
-    segments: list[_Segment] = field(default_factory=list)
+    segments: list[Segment] = field(default_factory=list)
     packs: dict[str, PackRecord] = field(default_factory=dict)
     live: tuple[int, ...] = ()
     replaced: tuple[tuple[int, int], ...] = ()
+    #: By live sequence, as it was loaded: the ranges of those that it replaces.
+    replaces: dict[int, list[tuple[int, int]]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         """Return the number of rows; a chunk that lies in two packs counts twice."""
@@ -137,14 +165,14 @@ class ChunkIndex:
         """Like ``find``, looking only at packs for which ``usable(name)`` holds."""
         return next((found for found in self.find_all(wanted) if usable(found.pack)), None)
 
-    def by_pack(self) -> Iterator[tuple[str, list[Location]]]:
-        """Yield (pack, its rows by offset) for every pack that has rows, reading one pack's rows at a time."""
-        places: dict[str, list[tuple[_Segment, int]]] = {}
+    def by_pack(self, names: Container[str] | None = None) -> Iterator[tuple[str, list[Location]]]:
+        """Yield (pack, its rows by offset) for every pack that has rows, or of these alone, one pack at a time."""
+        places: dict[str, list[tuple[Segment, int]]] = {}
         for segment in self.segments:
             for number in np.unique(segment.pack_of):
                 places.setdefault(segment.packs[int(number)], []).append((segment, int(number)))
         orders = {id(segment): np.argsort(segment.pack_of, kind="stable") for segment in self.segments}
-        for pack in sorted(places):
+        for pack in sorted(places if names is None else (name for name in places if name in names)):
             found: dict[tuple[bytes, int], Location] = {}
             for segment, number in places[pack]:
                 order = orders[id(segment)]
@@ -162,6 +190,13 @@ def load_index(vault: Vault) -> ChunkIndex:
     Raises:
         Corrupt: a shard cannot be read, or says what cannot be; the sentence names it.
     """
+    for _ in range(_LOAD_TRIES - 1):
+        with contextlib.suppress(_Vanished):  # a prune removed a sequence that another one replaces: list again
+            return _load_index(vault)
+    return _load_index(vault)
+
+
+def _load_index(vault: Vault) -> ChunkIndex:
     shards: dict[int, list[str]] = {}
     for info in vault.store.list(INDEX_PREFIX):
         sequence, _, name = info.key[len(INDEX_PREFIX) :].partition("/")
@@ -171,8 +206,9 @@ def load_index(vault: Vault) -> ChunkIndex:
                 raise Corrupt(message, hint=_SHARD_HINT)
             shards.setdefault(int(sequence), []).append(info.key)
     replaced: list[tuple[int, int]] = []
+    replaces: dict[int, list[tuple[int, int]]] = {}
     live: list[int] = []
-    segments: list[_Segment] = []
+    segments: list[Segment] = []
     packs: dict[str, PackRecord] = {}
     waiting = sorted(shards, reverse=True)
     with ThreadPool(_READERS, thread_name_prefix="index") as pool:
@@ -186,7 +222,8 @@ def load_index(vault: Vault) -> ChunkIndex:
                 parts = [read[key].result() for key in shards[number]]
                 told = {part[1]["shards"] for part in parts}
                 if told == {len(parts)}:
-                    replaced += [(low, high) for low, high in parts[0][1].get("replaces", [])]
+                    replaces[number] = [(low, high) for low, high in parts[0][1].get("replaces", [])]
+                    replaced += replaces[number]
                     live.append(number)
                     for _, metadata in parts:
                         for name, (length, crc32c) in metadata.get("packs", {}).items():
@@ -195,7 +232,7 @@ def load_index(vault: Vault) -> ChunkIndex:
                 # packs count as named by no index, so that the next push adopts them whole.
                 segments += [segment for segment, _ in parts]
             waiting = [number for number in waiting if not _within(number, replaced)]
-    return ChunkIndex(segments, packs, tuple(sorted(live)), _merged_ranges(replaced))
+    return ChunkIndex(segments, packs, tuple(sorted(live)), _merged_ranges(replaced), replaces)
 
 
 def prove_shard(vault: Vault, key: str) -> bool:
@@ -205,21 +242,133 @@ def prove_shard(vault: Vault, key: str) -> bool:
     return bool(metadata.get("sealed"))
 
 
-def append_index(
-    vault: Vault, index: ChunkIndex, rows: Sequence[Location], packs: dict[str, PackRecord]
-) -> tuple[int, int]:
-    """Write new rows as the next sequence and return (its number, the bytes written).
+def replaced_segments(vault: Vault, index: ChunkIndex) -> Iterator[Segment]:
+    """Yield the shards that an index does not read any more, because later sequences replace them; damaged ones not."""
+    for info in vault.store.list(INDEX_PREFIX):
+        number, _, name = info.key[len(INDEX_PREFIX) :].partition("/")
+        if not (is_number(number) and name.endswith(".parquet") and info.size <= _SHARD_BYTES_MAX):
+            continue
+        if _within(int(number), index.replaced) and int(number) not in index.live:
+            try:
+                segment, _ = _read_shard(vault, info.key, int(number))
+            except Corrupt as error:
+                logger.warning("%s", error.message)
+                continue
+            yield segment
 
-    When more than ``LIVE_SEQUENCES_MAX`` would be live, the new sequence holds the rows of all of them and says that
-    it replaces them; nothing is deleted. ``index`` stays as it was loaded: load it again to see the new rows.
+
+def segment_of(rows: Sequence[Location]) -> Segment:
+    """Return places as a segment, sorted by id, as if a sequence had them."""
+    return _segment_of(_table_of(rows), 0)
+
+
+def append_index(
+    vault: Vault,
+    index: ChunkIndex,
+    rows: Sequence[Location],
+    packs: dict[str, PackRecord],
+    *,
+    absent: Container[str] = (),
+) -> tuple[int, int]:
+    """Write new rows as the next sequence and return (its number, the bytes written); see ``appended``."""
+    after, sent = appended(vault, index, rows, packs, absent=absent)
+    return after.live[-1], sent
+
+
+def appended(
+    vault: Vault,
+    index: ChunkIndex,
+    rows: Sequence[Location],
+    packs: dict[str, PackRecord],
+    *,
+    absent: Container[str] = (),
+) -> tuple[ChunkIndex, int]:
+    """Write new rows as the next sequence and return (the index with them, the bytes written).
+
+    When more than ``LIVE_SEQUENCES_MAX`` would be live, the new sequence also holds the rows of the newest of them and
+    says that it replaces those; nothing is deleted. Older, much larger ones stay as they are, so that a row is
+    written again a few times in its life, however many sequences there will be. ``index`` itself stays as it was.
+
+    Args:
+        vault: where to.
+        index: as it was loaded last, or returned by the last call.
+        rows: the new ones.
+        packs: length and CRC32C of the packs that they name.
+        absent: packs that are gone or condemned: of a chunk that has another place, theirs is not kept.
     """
-    table = _table_of(rows)
+    table, merged = _table_of(rows), frozenset[int]()
     replaces: tuple[tuple[int, int], ...] = ()
+    recorded: dict[str, PackRecord] = packs
     if len(index.live) >= LIVE_SEQUENCES_MAX:
-        merged = [segment for segment in index.segments if segment.sequence in index.live]
-        table = _merge(table, merged)
-        replaces = _merged_ranges([*index.replaced, *((number, number) for number in index.live)])
-        packs = {**index.packs, **packs}
+        merged = _newest(index, table.num_rows)
+        table = _merge(table, [segment for segment in index.segments if segment.sequence in merged], absent)
+        replaces = _merged_ranges([*index.replaced, *((number, number) for number in merged)])
+        # A pack of which every chunk lies elsewhere too has no row any more, and is known here alone.
+        staying = {pack for segment in index.segments if segment.sequence not in merged for pack in segment.packs}
+        going = {pack for segment in index.segments if segment.sequence in merged for pack in segment.packs}
+        recorded = {name: kept for name, kept in index.packs.items() if name in going or name not in staying} | packs
+    sequence, sent = _append(vault, index, table, recorded, replaces)
+    after = ChunkIndex(
+        [_segment_of(table, sequence), *(each for each in index.segments if each.sequence not in merged)],
+        {**index.packs, **packs},
+        tuple(sorted({*index.live, sequence} - merged)),
+        _merged_ranges([*index.replaced, *replaces]),
+    )
+    return after, sent
+
+
+def _newest(index: ChunkIndex, rows: int) -> frozenset[int]:
+    """Return the newest half of the live sequences, and older ones as long as they are not much larger than those."""
+    sizes = dict.fromkeys(index.live, 0)
+    for segment in index.segments:
+        if segment.sequence in sizes:
+            sizes[segment.sequence] += len(segment.keys)
+    chosen: set[int] = set()
+    for number in reversed(index.live):
+        if len(chosen) >= LIVE_SEQUENCES_MAX // 2 and sizes[number] > _GROWTH * rows:
+            break
+        chosen.add(number)
+        rows += sizes[number]
+    return frozenset(chosen)
+
+
+def compact_index(
+    vault: Vault,
+    index: ChunkIndex,
+    *,
+    keep: Callable[[int], NDArray[np.bool_]],
+    first: Callable[[int], NDArray[np.bool_]],
+    dropped: Container[str],
+) -> tuple[int, int]:
+    """Write one sequence in the place of all live ones, without some rows; return (its number, the bytes written).
+
+    Args:
+        vault: where to.
+        index: as it was loaded last.
+        keep: from a segment's position in ``index.segments`` to which of its rows go in.
+        first: likewise, which rows are the place to keep of a chunk that has several; else it is the one written last.
+        dropped: packs that the new sequence does not know any more.
+    """
+    numbers = [number for number, segment in enumerate(index.segments) if segment.sequence in index.live]
+    parts = [_table_of_segment(index.segments[number]).filter(pa.array(keep(number))) for number in numbers]
+    later = [~first(number)[keep(number)] for number in numbers]
+    table = pa.concat_tables([_table_of(()), *parts]).combine_chunks()
+    order = np.argsort(np.concatenate([np.zeros(0, bool), *later]), kind="stable")
+    packs = {name: record for name, record in index.packs.items() if name not in dropped}
+    return _append(vault, index, _first_of_each(table.take(pa.array(order))), packs, _all_of(index))
+
+
+def _all_of(index: ChunkIndex) -> tuple[tuple[int, int], ...]:
+    return _merged_ranges([*index.replaced, *((number, number) for number in index.live)])
+
+
+def _append(
+    vault: Vault,
+    index: ChunkIndex,
+    table: pa.Table,
+    packs: Mapping[str, PackRecord],
+    replaces: tuple[tuple[int, int], ...],
+) -> tuple[int, int]:
     shards = [table.slice(start, SHARD_ROWS_MAX) for start in range(0, max(1, table.num_rows), SHARD_ROWS_MAX)]
     encoded = []
     for number, shard in enumerate(shards):
@@ -228,19 +377,41 @@ def append_index(
             metadata["packs"] = {name: [record.length, record.crc32c] for name, record in sorted(packs.items())}
         encoded.append(_encode(shard, metadata))
     # Shard 0 claims the number; a sequence counts as whole, and as a replacement, only when all its shards are there.
-    sequence = max((vault.latest(INDEX_PREFIX), *index.live, 0)) + 1
+    sequence = max((*index.live, *(segment.sequence for segment in index.segments), 0)) + 1
     for _ in range(_CLAIM_TRIES):
         try:
             vault.put_once(_shard_key(sequence, 0), encoded[0])
             break
-        except Conflict:
-            sequence += 1
+        except Conflict:  # another writer's, since this index was loaded
+            sequence = max(sequence, vault.latest(INDEX_PREFIX)) + 1
     else:
         message = f"{_CLAIM_TRIES} other writers took the next index sequence of {vault.url}"
         raise Conflict(message, hint="look for a run that repeats itself")
     for number, data in enumerate(encoded[1:], start=1):
         vault.put_once(_shard_key(sequence, number), data)
     return sequence, sum(len(data) for data in encoded)
+
+
+def _segment_of(table: pa.Table, sequence: int) -> Segment:
+    """Return what ``load_index`` would make of a table that was written as that sequence."""
+    ids = _ids_of(table.column("id"))
+    pack_of, names = _decoded(table.column("pack"))
+    coder_of, coders = _decoded(table.column("coder"))
+    bases = table.column("base")
+    based = [] if bases.null_count == len(bases) else bases.to_pylist()
+    return Segment(
+        sequence=sequence,
+        keys=_keys_of(ids),
+        ids=ids.copy(),
+        pack_of=pack_of.astype(np.int32),
+        offsets=table.column("offset").to_numpy().astype(np.uint32),
+        lengths=table.column("length").to_numpy().astype(np.uint32),
+        raw_lengths=table.column("raw_length").to_numpy().astype(np.uint32),
+        coder_of=coder_of.astype(np.int16),
+        packs=names,
+        coders=coders,
+        bases={row: base for row, base in enumerate(based) if base is not None},
+    )
 
 
 def _shard_key(sequence: int, shard: int) -> str:
@@ -275,10 +446,17 @@ def _table_of(rows: Sequence[Location]) -> pa.Table:
     return pa.Table.from_arrays(columns, schema=SCHEMA)
 
 
-def _merge(new: pa.Table, segments: Sequence[_Segment]) -> pa.Table:
-    """Return one table sorted by id in which each id stands once, at the place written last."""
-    parts = [new, *(_table_of_segment(segment) for segment in segments)]
-    table = pa.concat_tables(parts).combine_chunks()
+def _merge(new: pa.Table, segments: Sequence[Segment], absent: Container[str]) -> pa.Table:
+    """Return one table sorted by id in which each id stands once: at the place written last that is not absent."""
+    gone = [np.zeros(new.num_rows, bool)]
+    gone += [np.array([name in absent for name in segment.packs], bool)[segment.pack_of] for segment in segments]
+    table = pa.concat_tables([new, *(_table_of_segment(segment) for segment in segments)]).combine_chunks()
+    order = np.argsort(np.concatenate(gone), kind="stable")
+    return _first_of_each(table.take(pa.array(order)))
+
+
+def _first_of_each(table: pa.Table) -> pa.Table:
+    """Return the table sorted by id, of the rows of one id the first alone."""
     ids = _ids_of(table.column("id")).view(f"S{ID_BYTES}").ravel()
     order = np.argsort(ids, kind="stable")  # stable: the parts come newest first
     ordered = ids[order]
@@ -287,7 +465,7 @@ def _merge(new: pa.Table, segments: Sequence[_Segment]) -> pa.Table:
     return table.take(pa.array(order[first]))
 
 
-def _table_of_segment(segment: _Segment) -> pa.Table:
+def _table_of_segment(segment: Segment) -> pa.Table:
     rows = len(segment.keys)
     bases: list[bytes | None] = [None] * rows if segment.bases else []
     for row, base in segment.bases.items():
@@ -354,12 +532,16 @@ def _ids_of(column: pa.ChunkedArray) -> NDArray[np.uint8]:
     return whole[start : start + len(array) * ID_BYTES].reshape(-1, ID_BYTES)
 
 
-def _read_shard(vault: Vault, key: str, sequence: int) -> tuple[_Segment, dict[str, Any]]:
+def _keys_of(ids: NDArray[np.uint8]) -> NDArray[np.uint64]:
+    return np.ascontiguousarray(ids[:, :8]).view(">u8").ravel().astype(np.uint64)
+
+
+def _read_shard(vault: Vault, key: str, sequence: int) -> tuple[Segment, dict[str, Any]]:
     try:
         data = vault.store.get(key)
     except NotFound as error:
         message = f"index shard {key} vanished from {vault.url} while it was read"
-        raise Corrupt(message) from error
+        raise _Vanished(message, hint=_SHARD_HINT) from error
     try:
         return _parse_shard(data, sequence)
     except (
@@ -376,7 +558,7 @@ def _read_shard(vault: Vault, key: str, sequence: int) -> tuple[_Segment, dict[s
         raise Corrupt(message, hint=_SHARD_HINT) from error
 
 
-def _parse_shard(data: bytes, sequence: int) -> tuple[_Segment, dict[str, Any]]:
+def _parse_shard(data: bytes, sequence: int) -> tuple[Segment, dict[str, Any]]:
     sealed = _check_seal(data)
     file = pq.ParquetFile(pa.BufferReader(data), read_dictionary=["pack", "coder"])
     metadata = parse_json((file.schema_arrow.metadata or {})[_METADATA_KEY])
@@ -393,7 +575,7 @@ def _parse_shard(data: bytes, sequence: int) -> tuple[_Segment, dict[str, Any]]:
         message = "a row lacks a value"
         raise ValueError(message)
     ids = _ids_of(table.column("id"))
-    keys = np.ascontiguousarray(ids[:, :8]).view(">u8").ravel().astype(np.uint64)
+    keys = _keys_of(ids)
     if np.any(keys[1:] < keys[:-1]):
         message = "its rows are not sorted by id"
         raise ValueError(message)
@@ -416,7 +598,7 @@ def _parse_shard(data: bytes, sequence: int) -> tuple[_Segment, dict[str, Any]]:
     bases: dict[int, bytes] = {}
     if base.null_count != len(base):
         bases = {row: value for row, value in enumerate(base.to_pylist()) if value is not None}
-    segment = _Segment(
+    segment = Segment(
         sequence=sequence,
         keys=keys,
         ids=ids.copy(),

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+import logging
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from understudy.artifacts.catalog import all_manifests, revisions
+from understudy.artifacts.catalog import Unreadable, in_order, read_each, revisions
+from understudy.artifacts.manifest import manifest_key
 from understudy.errors import Conflict, Corrupt, NotFound, NotReady
 from understudy.vault.documents import shown
 from understudy.vault.store import is_number, numbered, to_json
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from understudy.artifacts.manifest import ArtifactManifest
     from understudy.vault.store import Vault
+
+logger = logging.getLogger("understudy.vault")
 
 SETS_PREFIX = "sets/"
 FORMAT = 1
@@ -98,7 +104,7 @@ def compose(
 
     Raises:
         NotReady: something that belongs to the set is not in the vault yet, or nothing matches; earlier sets stand.
-        Corrupt: a manifest is damaged.
+        Corrupt: what would be pinned is damaged. A damaged model that no set would pin stands in nobody's way.
     """
     for _ in range(_COMPOSE_TRIES):
         # The last set first: whoever is slower than another composer finds its number taken and looks at all again,
@@ -122,17 +128,21 @@ def _compose(
     pinned_index, named = _newest_index(vault, service, index) if index else (None, None)
     name = model or named
     # Counted before they are read: a model that is not to be pinned may be damaged.
-    if name is None and len({names[0] for names in revisions(vault)}) > 1:
+    known = revisions(vault, name)
+    if name is None and len({names[0] for names in known}) > 1:
         message = f"no set of {service} yet: index {index} does not say which of the vault's models made it"
         hint = 'write COMMENT ON TABLE ... \'{"model": NAME, "model_digest": DIGEST}\' at its source'
         raise NotReady(message, hint=hint)
-    manifests = all_manifests(vault, name)
-    if not manifests:
+    if not known:
         lacking = f"model {name} is not in the vault" if name else "the vault holds no model"
         message = f"no set of {service} yet: {lacking}"
         raise NotReady(message, next_command="understudy artifacts push")
     pinned_features = _newest_features(vault, service, view) if view else None
-    chosen, held = _choose(service, manifests, pinned_index)
+    # The newest first, and none beyond the one that fits: there may be hundreds, of many files each.
+    newest_first = read_each(vault, reversed(in_order(known)), ahead=2)
+    chosen, held = _choose(service, newest_first, pinned_index)
+    if held:  # the newest is never condemned
+        _refuse_condemned(vault, service, chosen)
     return SetManifest(
         service=service,
         sequence=sequence,
@@ -141,6 +151,17 @@ def _compose(
         features=pinned_features,
         held=held,
     )
+
+
+def _refuse_condemned(vault: Vault, service: str, chosen: ArtifactManifest) -> None:
+    """Pin nothing that a prune may delete in this moment. Raises NotReady."""
+    from understudy.vault.condemned import mark_key
+
+    key = manifest_key(chosen.model, chosen.version, chosen.revision)
+    if next(iter(vault.store.list(mark_key(key))), None) is not None:
+        message = f"no new set of {service}: vault.keep has condemned {chosen.model} {chosen.version}, which it needs"
+        hint = "have vault.keep keep more, then understudy vault prune --yes spares it; or export the index again"
+        raise NotReady(message, hint=hint)
 
 
 def newest_set(vault: Vault, service: str) -> SetManifest | None:
@@ -191,30 +212,50 @@ def set_pinning(vault: Vault, model: str) -> PinnedModel | None:
 
 
 def _choose(
-    service: str, manifests: list[ArtifactManifest], index: PinnedIndex | None
+    service: str, newest_first: Iterable[ArtifactManifest | Unreadable], index: PinnedIndex | None
 ) -> tuple[ArtifactManifest, tuple[Held, ...]]:
-    """Return the manifest to serve and the later versions that are held. ``manifests`` come in version order."""
-    if index is None:
-        return manifests[-1], ()
-    fitting = [manifest for manifest in manifests if manifest.digest == index.model_digest]
-    name = manifests[0].model
-    if not fitting:
-        message = (
-            f"no set of {service}: the vault lacks the model that index {index.name} {index.sequence} was made with"
-        )
-        raise NotReady(message, hint=f"push the {name} whose digest is {index.model_digest}, or export the index again")
-    chosen = fitting[-1]
-    later = manifests[manifests.index(chosen) + 1 :]
-    reason = f"index {index.name} {index.sequence} belongs to {name} {chosen.version}"
+    """Return the manifest to serve and the later revisions that are held; what is older is not asked for.
+
+    A later one that is damaged is held; without an index it is what would be served, and its damage is raised.
+    """
+    later: list[ArtifactManifest | Unreadable] = []
+    for found in newest_first:
+        if index is None:
+            if isinstance(found, Unreadable):
+                raise found.damage
+            return found, ()
+        if not isinstance(found, Unreadable) and found.digest == index.model_digest:
+            return found, _held(found, later, index)
+        later.append(_slim(found))
+    damaged = [found for found in later if isinstance(found, Unreadable)]
+    if damaged:  # it may be the very one
+        raise damaged[0].damage
+    named = f"index {index.name} {index.sequence}" if index else "it"
+    digest = index.model_digest if index else ""
+    message = f"no set of {service}: the vault lacks the model that {named} was made with"
+    hint = f"push the {later[0].model} whose digest is {digest}, or export the index again"
+    raise NotReady(message, hint=hint)
+
+
+def _slim(found: ArtifactManifest | Unreadable) -> ArtifactManifest | Unreadable:
+    """Return a manifest without its files, of which there may be many."""
+    return found if isinstance(found, Unreadable) else replace(found, files=())
+
+
+def _held(
+    chosen: ArtifactManifest, later: list[ArtifactManifest | Unreadable], index: PinnedIndex
+) -> tuple[Held, ...]:
     held: dict[str, Held] = {}
-    for manifest in later:
+    for found in reversed(later):
+        reason = f"index {index.name} {index.sequence} belongs to {chosen.model} {chosen.version}"
+        if isinstance(found, Unreadable):
+            logger.warning("%s", found.damage.message)
+            reason = f"its manifest is damaged; {reason}"
         newer = (
-            manifest.version
-            if manifest.version != chosen.version
-            else f"{manifest.version} revision {manifest.revision}"
+            found.version if found.version != chosen.version else f"{found.version} revision {found.revision}"
         )
-        held[newer] = Held(name, newer, reason)
-    return chosen, tuple(held.values())
+        held[newer] = Held(chosen.model, newer, reason)
+    return tuple(held.values())
 
 
 def _newest_index(vault: Vault, service: str, index: str) -> tuple[PinnedIndex, str | None]:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import logging
+import secrets
 import threading
 from concurrent.futures import Future, wait
 from typing import TYPE_CHECKING, Self
 
-from understudy.errors import Conflict, Corrupt, NotFound
+from understudy.errors import Conflict, Corrupt, NotFound, StoppedPartWay
+from understudy.report import human_seconds
 from understudy.threads import ThreadPool
-from understudy.vault.index import LIVE_SEQUENCES_MAX, PackRecord, append_index, load_index
+from understudy.transfer.link import LinkMeter
+from understudy.vault.condemned import WRITER_LIFE_MAX, condemned
+from understudy.vault.index import PackRecord, appended, load_index
 from understudy.vault.packs import (
     PACK_BYTES_TARGET,
     PACK_CHUNKS_MAX,
@@ -29,8 +33,13 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("understudy.vault")
 
-_UPLOADS_MAX = 3
+#: Packs in upload at once; on a link whose single connections are slow some more, within the memory bound.
+_UPLOADS_USUAL, _UPLOADS_MAX = 3, 5
 _ADOPTERS = 8
+#: A chunk stands on so many others at most, as ``reading.py`` has it.
+CHAIN_MAX = 16
+#: Of an encrypted vault's packs: see ``PackBuilder.seal``.
+SALT_BYTES = 16
 #: Other names tried for a pack whose own name is taken by a damaged object.
 _SEAL_TRIES = 3
 
@@ -39,7 +48,8 @@ class ChunkWriter:
     """One run's way into a vault. ``knows`` is for any thread; ``add`` and ``commit`` for one thread at a time.
 
     Opening it lists the packs, loads the index, and adopts packs that no index names: what a killed run had sent.
-    A chunk whose pack is gone, or has another length than was recorded, counts as unknown and is sent again.
+    A chunk whose pack is gone or condemned, or has another length than was recorded, counts as unknown and is sent
+    again; so does one that is decoded from such a chunk.
     """
 
     def __init__(self, vault: Vault, *, pack_bytes: int = PACK_BYTES_TARGET) -> None:
@@ -49,17 +59,22 @@ class ChunkWriter:
         self.bytes_sent = 0
         self.packs_sent = 0
         self.packs_adopted = 0
-        self._commits = 0
+        # In this order: what is condemned from now on outlives this writer, and a mark is removed after its pack.
+        self._opened = vault.store.now()
+        dying = condemned(vault)
         self._index = load_index(vault)
         listed = {name: info for info in vault.store.list(PACKS_PREFIX) if (name := pack_name(info.key))}
         recorded = self._index.packs
         self._usable = {
-            name for name, record in recorded.items() if name in listed and listed[name].size == record.length
+            name
+            for name, record in recorded.items()
+            if name in listed and name not in dying and listed[name].size == record.length
         }
+        self._absent = frozenset(recorded.keys() - self._usable)
         self._rows: list[Location] = []
         self._packs: dict[str, PackRecord] = {}
         self._seen: set[bytes] = set()
-        orphans = sorted(set(listed) - set(recorded))
+        orphans = sorted(set(listed) - set(recorded) - dying)
         if orphans:
             with ThreadPool(_ADOPTERS, thread_name_prefix="adopt") as pool:
                 trailers = {name: pool.submit(read_trailer, vault.store, listed[name]) for name in orphans}
@@ -67,7 +82,9 @@ class ChunkWriter:
                 self._adopt(name, PackRecord(listed[name].size, listed[name].crc32c), future)
         self._builder = PackBuilder()
         self._uploads = ThreadPool(_UPLOADS_MAX, thread_name_prefix="upload")
-        self._places = threading.BoundedSemaphore(_UPLOADS_MAX)
+        self._places = threading.Semaphore(_UPLOADS_USUAL)
+        self._uploads_at_once = _UPLOADS_USUAL
+        self.link = LinkMeter()
         self._sending: set[Future[tuple[tuple[Location, ...], PackRecord]]] = set()
 
     @property
@@ -77,7 +94,7 @@ class ChunkWriter:
 
     @property
     def index(self) -> ChunkIndex:
-        """The vault's index as it was loaded last: what this run has sent may not be in it."""
+        """The vault's index as of the last commit; what was sent since is not in it."""
         return self._index
 
     def __enter__(self) -> Self:
@@ -96,10 +113,14 @@ class ChunkWriter:
 
     def knows(self, wanted: bytes) -> bool:
         """Return whether the vault, or this run, has a chunk."""
-        return wanted in self._seen or self._index.find_in(wanted, self._usable.__contains__) is not None
+        return wanted in self._seen or self.find(wanted) is not None
+
+    def find(self, wanted: bytes) -> Location | None:
+        """Return where a committed chunk lies whole, and all that it is decoded from; None when no such pack has it."""
+        return self._find(wanted, CHAIN_MAX)
 
     def add(self, chunk: CodedChunk) -> bool:
-        """Send a chunk, unless it was sent meanwhile; True when it is new. Blocks while three packs are in flight."""
+        """Send a chunk, unless it was sent meanwhile; True when it is new. Blocks while enough packs are in flight."""
         if self.knows(chunk.id):
             return False
         self._seen.add(chunk.id)
@@ -110,19 +131,46 @@ class ChunkWriter:
         return True
 
     def commit(self) -> None:
-        """Return when every chunk that was added lies in a pack and in the index: then a manifest may name them."""
+        """Return when every chunk that was added lies in a pack and in the index: then a manifest may name them.
+
+        Raises:
+            StoppedPartWay: this writer is older than a prune waits for; no manifest may be written after it.
+        """
         if len(self._builder):
             self._send()
         wait(self._sending)
         self._collect()
+        self._check_life()
         if not self._rows:
             return
-        if len(self._index.live) + self._commits >= LIVE_SEQUENCES_MAX:
-            self._index, self._commits = load_index(self._vault), 0
-        _, sent = append_index(self._vault, self._index, self._rows, self._packs)
-        self._commits += 1
+        self._index, sent = appended(self._vault, self._index, self._rows, self._packs, absent=self._absent)
         self.bytes_sent += sent
-        self._rows, self._packs = [], {}
+        self._usable |= self._packs.keys()
+        self._rows, self._packs, self._seen = [], {}, set()
+
+    def _find(self, wanted: bytes, chain: int) -> Location | None:
+        for place in self._index.find_all(wanted):
+            if place.pack in self._usable and (
+                place.base is None or (chain > 0 and self._find(place.base, chain - 1) is not None)
+            ):
+                return place
+        return None
+
+    def _check_life(self) -> None:
+        """Give up when packs that this run counts on may have been condemned and deleted since it began."""
+        life = self._vault.store.now() - self._opened
+        if life > WRITER_LIFE_MAX:
+            raise StoppedPartWay(
+                f"this run writes into {self._vault.url} since {human_seconds(life.total_seconds())}, longer than the "
+                f"{human_seconds(WRITER_LIFE_MAX.total_seconds())} that a prune waits for it",
+                hint="run it again: what was sent is found, and only the rest is sent",
+            )
+
+    def widen(self, uploads: int) -> None:
+        """Let up to so many packs be in upload at once; it never becomes fewer. For the thread that adds."""
+        while self._uploads_at_once < min(uploads, _UPLOADS_MAX):
+            self._uploads_at_once += 1
+            self._places.release()
 
     def _adopt(self, name: str, record: PackRecord, trailer: Future[tuple[Location, ...]]) -> None:
         try:
@@ -157,14 +205,21 @@ class ChunkWriter:
             self.bytes_sent += record.length
             self.packs_sent += 1
 
+    def _holds(self, key: str, data: bytes) -> bool:
+        try:
+            return self._vault.store.get(key) == data
+        except Corrupt:  # not even what this vault's keys encrypted
+            return False
+
     def _upload(self, builder: PackBuilder) -> tuple[tuple[Location, ...], PackRecord]:
         for again in range(_SEAL_TRIES):
-            sealed = builder.seal(again=again)
+            sealed = builder.seal(again=again, salt=secrets.token_hex(SALT_BYTES) if self._vault.encryption else "")
             key = pack_key(sealed.name)
             try:
-                info = self._vault.store.create(key, sealed.data)
+                with self.link.passing(len(sealed.data)):
+                    info = self._vault.store.create(key, sealed.data)
             except Conflict:
-                if self._vault.store.get(key) != sealed.data:
+                if not self._holds(key, sealed.data):
                     logger.warning(
                         "pack %s in %s is damaged; its chunks go under another name", sealed.name, self._vault.url
                     )

@@ -15,7 +15,7 @@ from understudy.errors import Corrupt
 from understudy.objects.memory import MemoryStore
 from understudy.vault import index as index_module
 from understudy.vault.chunks import Location
-from understudy.vault.index import LIVE_SEQUENCES_MAX, PackRecord, append_index, load_index
+from understudy.vault.index import LIVE_SEQUENCES_MAX, PackRecord, append_index, appended, load_index
 from understudy.vault.store import open_vault
 
 
@@ -44,7 +44,7 @@ def test_an_empty_index_finds_nothing(vault):
 
 
 @given(st.sets(st.integers(0, 5000), max_size=200), st.sets(st.integers(0, 5000), max_size=50))
-@settings(max_examples=25)
+@settings(max_examples=25, deadline=None)
 def test_every_appended_row_is_found_and_no_other(known, asked):
     vault = open_vault(MemoryStore())
     append(vault, [row(number) for number in known])
@@ -101,6 +101,32 @@ def test_replaced_sequences_are_not_read_again(vault):
         vault.store.delete(f"index/{sequence:08d}/00000.parquet")
     index = load_index(vault)
     assert all(index.find(digest(number)) == row(number) for number in range(2 * LIVE_SEQUENCES_MAX + 5))
+
+
+def test_of_many_appends_each_row_is_written_a_few_times_and_nothing_is_lost(vault):
+    count = 400
+    index = load_index(vault)
+    for number in range(count):
+        record = {digest(f"pack{number}").hex(): PackRecord(9, None)}
+        index, _ = appended(vault, index, [row(number, pack=number)], record)
+        assert len(index.live) <= LIVE_SEQUENCES_MAX
+    written = sum(
+        pq.read_metadata(io.BytesIO(vault.store.get(info.key))).num_rows for info in vault.store.list("index/")
+    )
+    assert written < 6 * count  # all of them at each merge would be 13 times as many
+    loaded = load_index(vault)
+    assert (index.live, index.replaced, index.packs) == (loaded.live, loaded.replaced, loaded.packs)
+    assert count == len(loaded) == len(index)
+    for number in range(count):
+        assert row(number, pack=number) == loaded.find(digest(number)) == index.find(digest(number))
+
+
+def test_a_pack_whose_chunks_all_lie_elsewhere_too_stays_known(vault):
+    append(vault, [row(1, pack=0)], packs=[0])
+    append(vault, [row(1, pack=1)], packs=[1])
+    for number in range(2, 60):
+        append(vault, [row(number, pack=number)], packs=[number])
+    assert PackRecord(1000, "AAAAAA==") == load_index(vault).packs[digest("pack0").hex()]
 
 
 def test_a_sequence_is_cut_into_shards_sorted_by_id(vault, monkeypatch):

@@ -191,3 +191,43 @@ def test_a_slower_composer_never_puts_an_older_set_after_a_newer_one(source, vau
     assert store.overtaken
     newest = newest_set(vault, "service")
     assert ("2", 2) == (newest.model.version, newest.index.sequence)
+
+
+def spoil(vault, version, revision=1):
+    vault.bare.put(f"artifacts/m/{version}/{revision:08d}.json", b"[]")
+
+
+def test_a_damaged_older_model_stands_in_no_sets_way(source, vault):
+    add_model(source, vault, "2", changed=1)
+    add_index(vault, 1, "2")
+    add_features(vault, 1)
+    spoil(vault, "1")
+    assert "2" == composed(vault).model.version
+
+
+def test_a_damaged_newer_model_is_held_and_says_so(source, vault):
+    add_index(vault, 1, "1")
+    add_features(vault, 1)
+    add_model(source, vault, "2", changed=1)
+    spoil(vault, "2")
+    made = composed(vault)
+    assert ("1", ["2"]) == (made.model.version, [held.version for held in made.held])
+    assert "its manifest is damaged; index i 1 belongs to m 1" == made.held[0].reason
+
+
+def test_without_an_index_the_newest_is_served_or_its_damage_is_told(source, vault):
+    add_model(source, vault, "2", changed=1)
+    spoil(vault, "1")
+    assert "2" == compose(vault, "service").model.version
+    spoil(vault, "2")
+    with pytest.raises(Corrupt, match=r"artifacts/m/2/00000001\.json"):
+        compose(vault, "service")
+
+
+def test_manifests_older_than_the_pinned_one_are_not_read(source):
+    vault = open_vault(FaultyStore(MemoryStore("vault")))
+    for version in range(1, 12):
+        add_model(source, vault, str(version), changed=version % 4)
+    vault.bare.keys.clear()
+    compose(vault, "service")
+    assert len([key for method, key in vault.bare.keys if method == "get" and key.startswith("artifacts/")]) <= 2

@@ -1,4 +1,4 @@
-# The two work pools. `make deploy` makes them too, and leaves those that are there as they are named.
+# The work pools. `make deploy` makes them too, and leaves those that are there as they are named.
 
 terraform {
   required_providers {
@@ -19,6 +19,13 @@ resource "prefect_work_pool" "copies" {
 # it too.
 resource "prefect_work_pool" "failover" {
   name   = "understudy-failover"
+  type   = "process"
+  paused = false
+}
+
+# Its workers run as the pruner, the one identity that may delete in the vault.
+resource "prefect_work_pool" "prune" {
+  name   = "understudy-prune"
   type   = "process"
   paused = false
 }

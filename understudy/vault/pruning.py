@@ -1,0 +1,968 @@
+"""Takes out of a vault what retention does not keep and nothing needs: mark, wait, mark again, sweep.
+
+What goes is condemned first (``condemned.py``), and deleted by a run that finds it condemned for long enough and still
+not needed. Every step can be the last one of a run that is killed: the next run begins by looking at everything anew.
+Sets go before the versions that they pin, these before the packs, and the index forgets packs before they are deleted.
+Nothing that the index says of a pack is believed when it comes to deleting another one: what is needed and lies in a pack
+that is due is decoded from where it stays (``homes.py``), and where that fails, the pack stays.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import socket
+import time
+from collections import Counter, defaultdict
+from dataclasses import asdict, dataclass, field
+from datetime import datetime, timedelta
+from functools import partial
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+
+from understudy.artifacts.catalog import Unreadable, in_order, read_each, revisions
+from understudy.artifacts.manifest import manifest_key
+from understudy.artifacts.plan import natural
+from understudy.errors import Conflict, Corrupt, Denied, HeldByAnother, NotFound, Unsupported
+from understudy.report import Report, human_bytes, human_seconds, quiet
+from understudy.threads import ThreadPool
+from understudy.vault import sets
+from understudy.vault.census import Census
+from understudy.vault.chunks import CodedChunk, chunk_id
+from understudy.vault.condemned import LOCK_KEY, mark, mark_key, marked, retire, source_digest
+from understudy.vault.homes import prove_homes
+from understudy.vault.index import INDEX_PREFIX, PackRecord, append_index, compact_index, load_index
+from understudy.vault.packs import PACK_BYTES_TARGET, PACK_CHUNKS_MAX, PACKS_PREFIX, PackBuilder, pack_key, pack_name
+from understudy.vault.retention import Item, Keep, counted, reasons
+from understudy.vault.store import FORMAT_KEY, is_number, to_json
+from understudy.vault.unlisted import unlisted
+from understudy.vault.writing import SALT_BYTES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    from numpy.typing import NDArray
+
+    from understudy.artifacts.manifest import ArtifactManifest
+    from understudy.objects.interface import ObjectInfo
+    from understudy.report import Progress
+    from understudy.vault.chunks import Location
+    from understudy.vault.index import Segment
+    from understudy.vault.store import Vault
+
+logger = logging.getLogger("understudy.vault")
+
+#: A prune that has not renewed its lock for so long is taken for dead.
+LOCK_FOR = timedelta(hours=1)
+_RENEW_AFTER = timedelta(minutes=10)
+#: Objects deleted between two looks at the lock: seconds, where the lock holds for an hour.
+_BATCH = 100
+_LANES = 8
+#: Manifests of 100,000 files are 25 MB and more.
+_MANIFESTS_AHEAD = 3
+#: A pack of which less than this share is needed is written anew, without the rest.
+REWRITE_BELOW = 0.5
+#: Packs smaller than this are put together, once there are so many of them.
+_SMALL_BYTES = PACK_BYTES_TARGET // 4
+_SMALL_MIN = 8
+#: Coded bytes that one run writes anew, at most: what is left waits for the next.
+REWRITE_BYTES_MAX = 1 << 30
+#: Coded bytes that one run proves in their new place, at most: packs that are due beyond that wait for the next.
+PROVE_BYTES_MAX = 8 << 30
+#: What a chunk takes in its pack's list, at most.
+_LISTED_BYTES = 160
+_REFUSALS_SHOWN = 3
+_PROBLEM_HINT = "all else was pruned and nothing that is needed is lost; look at who can write into the vault"
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A revision that a site serves now.
+
+    Attributes:
+        site: its name.
+        model: of the pointer.
+        version: of the model.
+        revision: of the version; 0 where the pointer does not say.
+    """
+
+    site: str
+    model: str
+    version: str
+    revision: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rules:
+    """How a prune decides.
+
+    Attributes:
+        keep: which versions and sets stay; None keeps all of them.
+        condemned_for: what is condemned is deleted after this, and what is younger is never condemned.
+        rewrite_below: packs of which a smaller share is needed are written anew.
+        rewrite_bytes_max: coded bytes that one run writes anew.
+        prove_bytes_max: coded bytes that one run reads to prove what lies in the packs that it deletes, about.
+    """
+
+    keep: Keep | None
+    condemned_for: timedelta
+    rewrite_below: float = REWRITE_BELOW
+    rewrite_bytes_max: int = REWRITE_BYTES_MAX
+    prove_bytes_max: int = PROVE_BYTES_MAX
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kept:
+    """What becomes of one model's versions, or of one service's sets.
+
+    Attributes:
+        name: of the model or of the service.
+        kept: revisions (of sets: sets) that stay.
+        why: how many each reason keeps.
+        condemned: revisions that are condemned by this run.
+        waiting: of earlier runs' condemned, those that have to wait still.
+        deleted: those that go now.
+        spared: those that had been condemned and are kept again.
+        bytes: coded bytes that nothing but these condemned, waiting and deleted ones needs.
+    """
+
+    name: str
+    kept: int
+    why: str
+    condemned: tuple[str, ...]
+    waiting: tuple[str, ...]
+    deleted: tuple[str, ...]
+    spared: tuple[str, ...]
+    bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Amount:
+    """Packs, and the bytes of them."""
+
+    packs: int = 0
+    bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PruneResult:
+    """What a prune did, or would do.
+
+    Attributes:
+        written: False for a dry run: nothing was changed.
+        vault: its URL.
+        policy: whether ``vault.keep`` is set; without it no version is taken out.
+        models: by model.
+        sets: by service.
+        condemned: packs that nothing needs, condemned by this run.
+        waiting: packs condemned earlier, which wait still.
+        deleted: packs deleted by this run, condemned for long enough.
+        spared: packs that had been condemned and are needed again.
+        young: packs that nothing needs and that are too young to say: a push may be about to name them.
+        rewritten: packs whose needed part was written anew; they are among the condemned.
+        rewritten_bytes: bytes of the packs that were written for it.
+        index_objects: objects of the index that later ones replace, deleted.
+        refused: deletions that the store refused (a lock, a retention policy, a permission); they are tried again.
+        refusals: the first of its sentences.
+        proven: chunks that lay in what was deleted, or forgotten, and were decoded from where they stay.
+        proven_bytes: bytes read for that.
+        problems: a sentence for each pack that does not hold what the index says: what stays for its sake, and why.
+        left: what is never pruned here, in words.
+        next_at: when the first of what waits may be deleted; None when nothing waits.
+        keeps_versions: whether the bucket keeps what is deleted as old versions; None where it cannot be said.
+        seconds: wall time.
+    """
+
+    written: bool
+    vault: str
+    policy: bool
+    models: tuple[Kept, ...]
+    sets: tuple[Kept, ...]
+    condemned: Amount
+    waiting: Amount
+    deleted: Amount
+    spared: Amount
+    young: Amount
+    rewritten: Amount
+    rewritten_bytes: int
+    index_objects: int
+    refused: int
+    refusals: tuple[str, ...]
+    proven: int
+    proven_bytes: int
+    problems: tuple[str, ...]
+    left: tuple[str, ...]
+    next_at: datetime | None
+    keeps_versions: bool | None
+    seconds: float
+
+    @property
+    def changes(self) -> bool:
+        """Whether there is anything to do."""
+        kinds = (self.condemned, self.deleted, self.spared, self.rewritten)
+        return (
+            any(each.packs for each in kinds)
+            or self.index_objects > 0
+            or any(each.condemned or each.deleted or each.spared for each in (*self.models, *self.sets))
+        )
+
+    @property
+    def sentence(self) -> str:
+        """What was done, or would be, as a person reads it."""
+        versions = sum(len(each.condemned) for each in self.models)
+        gone = sum(len(each.deleted) for each in self.models)
+        kept = sum(each.kept for each in self.models)
+        parts = [f"{_revisions(kept)} kept"]
+        if versions or self.condemned.packs:
+            parts.append(f"{_revisions(versions)} and {told(self.condemned)} condemned")
+        if gone or self.deleted.packs:
+            parts.append(f"{_revisions(gone)} and {told(self.deleted)} deleted")
+        if self.spared.packs:
+            parts.append(f"{told(self.spared)} needed again")
+        if self.waiting.packs:
+            parts.append(f"{told(self.waiting)} wait")
+        if self.refused:
+            parts.append(f"{self.refused} deletions refused by the store")
+        if self.proven:
+            parts.append(f"{self.proven:,} chunks proven elsewhere before ({human_bytes(self.proven_bytes)} read)")
+        if self.problems:
+            parts.append(f"{len(self.problems)} packs do not hold what the index says")
+        lead = "prune" if self.written else "would prune"
+        return f"{lead} {self.vault}: {', '.join(parts)} ({human_seconds(self.seconds)})"
+
+    def as_report(self, service: str) -> Report:
+        """Return what a scheduled prune reports; what was waiting and waits still is no change."""
+        return Report(
+            noun="vault",
+            name=service,
+            verdict="changed" if self.written and self.changes else "unchanged",
+            sentence=self.sentence,
+            items_total=sum(each.kept + len(each.condemned) + len(each.waiting) for each in self.models),
+            bytes_total=self.waiting.bytes + self.condemned.bytes,
+            seconds=self.seconds,
+            bytes_read=self.proven_bytes,
+            details={
+                "deleted_bytes": self.deleted.bytes,
+                "refusals": list(self.refusals),
+                "problems": list(self.problems),
+            },
+        )
+
+    def require(self) -> None:
+        """Raise Corrupt, with the first of the sentences, when a pack does not hold what the index says."""
+        if self.problems:
+            more = f" (and {len(self.problems) - 1} more)" if len(self.problems) > 1 else ""
+            raise Corrupt(self.problems[0] + more, hint=_PROBLEM_HINT, next_command="understudy vault verify --deep")
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the result as JSON values."""
+        at = self.next_at.isoformat() if self.next_at else None
+        return asdict(self) | {"next_at": at, "sentence": self.sentence}
+
+
+def prune(
+    vault: Vault,
+    *,
+    rules: Rules,
+    served: Sequence[Served] = (),
+    write: bool,
+    still_allowed: Callable[[], object] = lambda: None,
+    progress: Progress = quiet,
+) -> PruneResult:
+    """Take out what is not needed; without ``write`` only say what would be.
+
+    Args:
+        vault: whose.
+        rules: what stays, and for how long the rest.
+        served: what every site serves, which stays.
+        write: do it.
+        still_allowed: called before anything is deleted; raises when the run has to stop, such as for a failover.
+        progress: told manifests read and bytes written anew.
+
+    Raises:
+        Corrupt, Unsupported: a manifest cannot be read, or a kept one names what no pack has. What is needed is then
+            not known, and nothing is changed.
+        HeldByAnother: another prune is under way.
+    """
+    if not write or next(iter(vault.store.list(FORMAT_KEY)), None) is None:  # what is no vault is not made one
+        return _Prune(vault, rules, served, None, progress).run()
+    with _Lock(vault, still_allowed) as lock:
+        return _Prune(vault, rules, served, lock, progress).run()
+
+
+class _Lock:
+    """Held by one prune at a time. A dead one's is taken over after ``LOCK_FOR``, by the vault's clock."""
+
+    def __init__(self, vault: Vault, still_allowed: Callable[[], object]) -> None:
+        self._vault = vault
+        self._still_allowed = still_allowed
+        self._token = ""
+        self._renewed = vault.store.now()
+        self._body = to_json({"host": socket.gethostname(), "process": os.getpid(), "began": self._renewed.isoformat()})
+
+    def __enter__(self) -> Self:
+        store = self._vault.store
+        self._still_allowed()
+        try:
+            stands = store.head(LOCK_KEY)
+        except NotFound:
+            expected = None
+        else:
+            if self._renewed - stands.modified < LOCK_FOR:
+                raise HeldByAnother(
+                    f"another prune of {self._vault.url} is under way since {stands.modified:%Y-%m-%d %H:%MZ}",
+                    hint=f"when it has died, run this again after {stands.modified + LOCK_FOR:%H:%MZ}",
+                )
+            expected = stands.token
+        try:
+            self._token = store.replace(LOCK_KEY, self._body, expected=expected).token
+        except Conflict as error:
+            raise HeldByAnother(f"another prune of {self._vault.url} has just begun", hint="let it finish") from error
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Let go, if it is still this run's."""
+        try:
+            if self._vault.store.head(LOCK_KEY).token == self._token:
+                self._vault.store.delete(LOCK_KEY)
+        except (NotFound, Denied, Conflict) as error:
+            logger.warning("the lock of the prune was not removed: %s", error)
+
+    def hold(self) -> None:
+        """Return while this run may change things; renews the lock. Raises HeldByAnother."""
+        self._still_allowed()
+        store = self._vault.store
+        now = store.now()
+        try:
+            lost = store.head(LOCK_KEY).token != self._token
+            if not lost and now - self._renewed > _RENEW_AFTER:
+                body = to_json({"renewed": now.isoformat(), "host": socket.gethostname(), "process": os.getpid()})
+                self._token, self._renewed = store.replace(LOCK_KEY, body, expected=self._token).token, now
+        except (NotFound, Conflict):
+            lost = True
+        if lost:
+            words = f"another prune of {self._vault.url} took over meanwhile"
+            raise HeldByAnother(words, hint="let it finish; nothing is lost")
+
+
+@dataclass(slots=True)
+class _Revision:
+    """A revision as it is decided about; its chunks as numbers of the census."""
+
+    model: str
+    item: Item
+    digest: str
+    source: str
+    chunks: NDArray[np.int32]
+
+
+@dataclass(slots=True)
+class _Fate:
+    """What becomes of the revisions of one model, or of a service's sets: keys by what is done about them."""
+
+    name: str
+    why: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    condemn: list[str] = field(default_factory=list)
+    wait: list[str] = field(default_factory=list)
+    delete: list[str] = field(default_factory=list)
+    spare: list[str] = field(default_factory=list)
+
+    @property
+    def going(self) -> list[str]:
+        return [*self.condemn, *self.wait, *self.delete]
+
+
+@dataclass(slots=True, kw_only=True)
+class _Decided:
+    """What becomes of the packs: coded bytes that are needed of each, and names by what is done about them.
+
+    Attributes:
+        kept: of the census, which chunks what is kept needs; later more are counted as needed.
+    """
+
+    needed: dict[str, int]
+    old: list[str]
+    waiting: list[str]
+    fresh: list[str]
+    young: list[str]
+    spared: set[str]
+    rewrite: list[str]
+    kept: NDArray[np.bool_]
+    due: list[str] = field(default_factory=list)
+
+
+class _Prune:
+    """One run; without a lock it changes nothing."""
+
+    def __init__(
+        self, vault: Vault, rules: Rules, served: Sequence[Served], lock: _Lock | None, progress: Progress
+    ) -> None:
+        self._vault = vault
+        self._rules = rules
+        self._served = served
+        self._lock = lock
+        self._progress = progress
+        self._refused: list[str] = []
+        self._refusals = 0
+        self._left_of_indexes: tuple[str, ...] = ()
+        # The marks before the manifests, the manifests before the index, the index before the packs. A mark that is old
+        # enough now was there before every writer that may still show something; see ``condemned.py``.
+        self._now = vault.store.now()
+        self._marks = marked(vault)
+        self._revisions = revisions(vault)
+        self._listed_at = {info.key: info.modified for info in vault.listing("artifacts/")}
+        self._sets = list(vault.listing(sets.SETS_PREFIX))
+        self._index = load_index(vault)
+        self._packs = {name: info for info in vault.store.list(PACKS_PREFIX) if (name := pack_name(info.key))}
+        records = self._index.packs
+        self._whole = {
+            name for name, info in self._packs.items() if name not in records or records[name].length == info.size
+        }
+        self._marked_packs = {name for key in self._marks if (name := pack_name(key))}
+        self._unlisted: list[Segment] = []
+        if lock is not None and (due := [name for name in sorted(self._marked_packs & self._packs.keys())
+                                         if self._is_due(self._marks[pack_key(name)])] or self._old_index()):
+            infos = [self._packs[name] for name in due if name in self._packs]
+            self._unlisted = unlisted(vault, self._index, there=self._whole, packs=infos)
+        self._suspects: dict[str, str] = {}
+        self._proven = self._proven_bytes = 0
+        self._census = self._counted_anew()
+        self._census_index = self._index
+
+    def run(self) -> PruneResult:
+        started = time.monotonic()
+        found = self._read_manifests()
+        set_fates = self._fates_of_sets()
+        fates = self._fates_of_models(found, set_fates)
+        bytes_by_model = self._need(found, fates)
+        old_index = self._old_index()
+        decided = self._decide(found, fates)
+        while self._lock is not None and (suspects := self._disproven(decided, forgotten=bool(old_index))):
+            # What a pack does not give is looked for elsewhere: that may be a pack that was to go.
+            self._suspects |= suspects
+            self._census = self._counted_anew()
+            bytes_by_model = self._need(found, fates)
+            old_index = []
+            decided = self._decide(found, fates)
+        due = decided.due
+        rewritten_bytes = 0
+        if self._lock is not None:
+            spared = sorted(decided.spared)
+            self._spare([*(key for fate in (*fates, *set_fates) for key in fate.spare), *map(pack_key, spared)])
+            self._list_again(decided.spared)
+            stayed = self._sweep_manifests(found, fates, set_fates)
+            due = self._free_of(found, stayed, due)
+            refused = self._sweep_packs(due)
+            due = [name for name in due if pack_key(name) not in refused]
+            self._delete(old_index)
+            if decided.rewrite:
+                rewritten_bytes = self._rewrite(decided.rewrite, decided.kept)
+            self._condemn(fates, set_fates, [*decided.fresh, *decided.rewrite])
+        waiting = sorted({*decided.waiting, *decided.old} - set(due))
+        return PruneResult(
+            written=self._lock is not None,
+            vault=self._vault.url,
+            policy=self._rules.keep is not None,
+            models=tuple(_kept(fate, bytes_by_model.get(fate.name, 0)) for fate in fates),
+            sets=tuple(_kept(fate) for fate in set_fates),
+            condemned=self._amount([*decided.fresh, *decided.rewrite]),
+            waiting=self._amount(waiting),
+            deleted=self._amount(due),
+            spared=self._amount(decided.spared),
+            young=self._amount(decided.young),
+            rewritten=self._amount(decided.rewrite),
+            rewritten_bytes=rewritten_bytes or sum(decided.needed[name] for name in decided.rewrite),
+            index_objects=len(old_index),
+            refused=self._refusals,
+            refusals=tuple(self._refused),
+            proven=self._proven,
+            proven_bytes=self._proven_bytes,
+            problems=tuple(self._suspects.values()),
+            left=self._left(),
+            next_at=self._next_at(waiting, decided.fresh or decided.rewrite, (*fates, *set_fates)),
+            keeps_versions=self._keeps_versions(),
+            seconds=time.monotonic() - started,
+        )
+
+    def _counted_anew(self) -> Census:
+        return Census(
+            self._index,
+            whole=self._whole,
+            condemned=self._marked_packs,
+            unlisted=self._unlisted,
+            suspects=self._suspects,
+        )
+
+    def _decide(self, found: list[_Revision], fates: list[_Fate]) -> _Decided:
+        """Say of each pack what becomes of it. What versions that wait need is counted as needed from then on."""
+        needed = self._census.needed_bytes()
+        dead = {name for name in self._packs if name not in needed}
+        old, waiting, fresh, young = self._sorted_out(dead)
+        decided = _Decided(
+            needed=needed,
+            old=old,
+            waiting=waiting,
+            fresh=fresh,
+            young=young,
+            spared={name for name in self._marked_packs & needed.keys() if name in self._packs},
+            rewrite=self._to_rewrite(needed),
+            kept=self._census.live.copy(),
+        )
+        free = self._free_of(found, [key for fate in fates for key in (*fate.condemn, *fate.wait)], old)
+        decided.due = self._affordable(free)
+        return decided
+
+    def _affordable(self, due: list[str]) -> list[str]:
+        """Return those packs, condemned longest first, of which all can be proven elsewhere by what a run may read."""
+        moved = self._census.moved_bytes()
+        left = self._rules.prove_bytes_max
+        chosen: list[str] = []
+        for name in sorted(due, key=lambda name: (self._marks[pack_key(name)].modified, name)):
+            left -= moved.get(name, 0)
+            if left < 0 and chosen and moved.get(name, 0):
+                continue
+            chosen.append(name)
+        return sorted(chosen)
+
+    def _disproven(self, decided: _Decided, *, forgotten: bool) -> dict[str, str]:
+        """Decode what is needed of what goes from where it stays; return packs that do not give it, and what is said."""
+        chunks = self._census.at_risk(set(decided.due), forgotten=forgotten and bool(self._unlisted))
+        if not len(chunks):
+            return {}
+        proof = prove_homes(
+            self._vault, self._census, chunks, skip=self._suspects, hold=self._hold, progress=self._progress
+        )
+        self._proven, self._proven_bytes = proof.chunks, self._proven_bytes + proof.bytes_read
+        return proof.problems
+
+    def _list_again(self, spared: Iterable[str]) -> None:
+        """Have the index name what was found to lie elsewhere than it says, before all that it says else."""
+        if not self._suspects:
+            return
+        chunks = np.flatnonzero(self._census.live)
+        rows = [place for place in self._census.homes(chunks) if self._index.find(place.id) != place]
+        if rows:
+            self._hold()
+            packs = {
+                row.pack: PackRecord(self._packs[row.pack].size, self._packs[row.pack].crc32c) for row in rows
+            }
+            dying = self._marked_packs - set(spared)
+            append_index(self._vault, self._index, rows, packs, absent=dying | self._suspects.keys())
+            self._index = load_index(self._vault)
+
+    # ------------------------------------------------------------------ what is there
+
+    def _read_manifests(self) -> list[_Revision]:
+        """Read every manifest, one after another, and keep of each what is decided by. Raises Corrupt, Unsupported."""
+        wanted = in_order(self._revisions)
+        found: list[_Revision] = []
+        for manifest in read_each(self._vault, wanted, ahead=_MANIFESTS_AHEAD):
+            if isinstance(manifest, Unreadable):
+                damage = manifest.damage
+                words = f"nothing is pruned: {damage.message}"
+                kind = Unsupported if isinstance(damage, Unsupported) else Corrupt
+                raise kind(words, hint=damage.hint, next_command="understudy vault verify --deep") from damage
+            found.append(self._revision(manifest))
+            self._progress("read manifests", len(found), len(wanted), "manifests")
+        return found
+
+    def _revision(self, manifest: ArtifactManifest) -> _Revision:
+        key = manifest_key(manifest.model, manifest.version, manifest.revision)
+        ids = bytes.fromhex("".join([name for file in manifest.files for name, _ in file.chunks]))
+        return _Revision(
+            model=manifest.model,
+            item=Item(
+                key,
+                manifest.version,
+                manifest.revision,
+                _moment(manifest.created.get("at")) or self._listed_at[key],
+                tuple(sorted(manifest.tags)),
+            ),
+            digest=manifest.digest,
+            source=source_digest((file.path, file.source.key, file.source.token, file.size) for file in manifest.files),
+            chunks=np.unique(self._census.positions(ids)).astype(np.int32),
+        )
+
+    # ------------------------------------------------------------------ what is decided
+
+    def _fates_of_sets(self) -> list[_Fate]:
+        by_service: dict[str, list[Item]] = defaultdict(list)
+        for info in self._sets:
+            service, _, stem = info.key[len(sets.SETS_PREFIX) :].partition("/")
+            if is_number(stem.removesuffix(".json")):
+                by_service[service].append(Item(info.key, stem.removesuffix(".json"), 1, info.modified))
+        return [self._fate(service, items, {}) for service, items in sorted(by_service.items())]
+
+    def _fates_of_models(self, found: list[_Revision], set_fates: list[_Fate]) -> list[_Fate]:
+        needed: dict[str, list[str]] = defaultdict(list)
+        for fate in set_fates:
+            for key in (key for key, why in fate.why.items() if why):
+                needed[_pinned(self._vault, key)].append(f"set of {fate.name}")
+        for each in self._served:
+            numbers = self._revisions.get((each.model, each.version), [])
+            for number in [each.revision] if each.revision in numbers else numbers:
+                needed[manifest_key(each.model, each.version, number)].append(f"served by {each.site}")
+        made_with = self._models_of_indexes()
+        for revision in found:
+            for index in made_with.get(revision.digest, ()):
+                needed[revision.item.key].append(f"index {index}")
+        by_model: dict[str, list[Item]] = defaultdict(list)
+        for revision in found:
+            by_model[revision.model].append(revision.item)
+        return [self._fate(model, items, needed) for model, items in sorted(by_model.items())]
+
+    def _fate(self, name: str, items: list[Item], needed: dict[str, list[str]]) -> _Fate:
+        grace = self._rules.condemned_for
+        fate = _Fate(name, reasons(items, self._rules.keep, now=self._now, grace=grace, needed=needed))
+        for key, why in fate.why.items():
+            stands = self._marks.get(key)
+            if why:
+                if stands:
+                    fate.spare.append(key)
+            elif stands is None:
+                fate.condemn.append(key)
+            elif self._is_due(stands):
+                fate.delete.append(key)
+            else:
+                fate.wait.append(key)
+        return fate
+
+    def _models_of_indexes(self) -> dict[str, list[str]]:
+        """Return, by the digest of a model, the exported indexes whose newest sequence was made with it."""
+        newest: dict[str, tuple[int, str]] = {}
+        counts: Counter[str] = Counter()
+        for info in self._vault.listing("vectors/"):
+            parts = info.key.split("/")
+            if is_number(parts[2]) and parts[-1] == "manifest.json":
+                newest[parts[1]] = max(newest.get(parts[1], (0, "")), (int(parts[2]), info.key))
+                counts[parts[1]] += 1
+        words = [f"vectors {index}: all {count} exports" for index, count in sorted(counts.items()) if count > 1]
+        self._left_of_indexes = tuple(words)
+        found: dict[str, list[str]] = defaultdict(list)
+        for index, (_, key) in newest.items():
+            value = self._vault.read_json(key)
+            if isinstance(value, dict):
+                found[str(value.get("model_digest"))].append(index)
+        return found
+
+    def _need(self, found: list[_Revision], fates: list[_Fate]) -> dict[str, int]:
+        """Count what the kept revisions need; return the bytes that only those that go need, by model."""
+        going = {key for fate in fates for key in fate.going}
+        away: dict[str, list[NDArray[np.int64]]] = defaultdict(list)
+        for revision in found:
+            chunks = revision.chunks.astype(np.int64)
+            if revision.item.key in going:
+                away[revision.model].append(chunks)
+                continue
+            lost = self._census.homeless(chunks)
+            if lost := lost if self._suspects else lost + self._census.unlisted(chunks):
+                raise Corrupt(
+                    f"nothing is pruned: {lost} chunks of {revision.model} {revision.item.version} (revision "
+                    f"{revision.item.revision}) are in no whole pack of {self._vault.url}",
+                    hint="push again from the source, then prune again",
+                    next_command="understudy vault verify",
+                )
+            self._census.need(chunks)
+        return {model: self._census.bytes_alone(chunks) for model, chunks in away.items()}
+
+    def _sorted_out(self, dead: set[str]) -> tuple[list[str], list[str], list[str], list[str]]:
+        """Sort the packs that nothing needs into those that are due, wait, are to be condemned, and are too young."""
+        due: list[str] = []
+        waiting: list[str] = []
+        fresh: list[str] = []
+        young: list[str] = []
+        for name in sorted(dead):
+            stands = self._marks.get(pack_key(name))
+            if stands is not None:
+                (due if self._is_due(stands) else waiting).append(name)
+            else:
+                (fresh if self._is_old(self._packs[name]) else young).append(name)
+        return due, waiting, fresh, young
+
+    def _free_of(self, found: list[_Revision], keys: Iterable[str], packs: list[str]) -> list[str]:
+        """Return those packs in which these revisions, which are there as long as their mark waits, need nothing."""
+        there = set(keys)
+        for revision in found:
+            if revision.item.key in there:
+                self._census.need(revision.chunks.astype(np.int64))
+        needed = self._census.needed_bytes()
+        return [name for name in packs if name not in needed]
+
+    def _to_rewrite(self, needed: dict[str, int]) -> list[str]:
+        """Return the packs to write anew, in the order in which they were written: mostly dead ones, and small ones."""
+        known = [
+            name
+            for name in needed
+            if name not in self._marked_packs
+            and name not in self._suspects
+            and name in self._index.packs
+            and self._is_old(self._packs[name])
+        ]
+        sizes = {name: self._packs[name].size for name in known}
+        listed = self._census.needed_bytes(each=_LISTED_BYTES)
+        mostly_dead = [name for name in known if listed[name] < self._rules.rewrite_below * sizes[name]]
+        small = [name for name in known if sizes[name] < _SMALL_BYTES]
+        chosen: set[str] = set()
+        budget = self._rules.rewrite_bytes_max
+        for name in [
+            *sorted(mostly_dead, key=lambda name: (needed[name] / sizes[name], name)),
+            *(sorted(small, key=lambda name: (sizes[name], name)) if len(small) >= _SMALL_MIN else ()),
+        ]:
+            if name not in chosen and needed[name] <= budget:
+                chosen.add(name)
+                budget -= needed[name]
+        return sorted(chosen, key=lambda name: (self._packs[name].modified, name))
+
+    def _old_index(self) -> list[str]:
+        """Return the objects of the index that a sequence replaces which is there for long enough."""
+        shards: dict[int, list[ObjectInfo]] = defaultdict(list)
+        for info in self._vault.store.list(INDEX_PREFIX):
+            sequence = info.key[len(INDEX_PREFIX) :].partition("/")[0]
+            if is_number(sequence):
+                shards[int(sequence)].append(info)
+        ranges = [
+            each
+            for sequence, replaced in self._index.replaces.items()
+            if all(self._is_old(info) for info in shards.get(sequence, ()))
+            for each in replaced
+        ]
+        return [
+            info.key
+            for sequence, infos in sorted(shards.items())
+            for info in infos
+            if any(low <= sequence <= high for low, high in ranges)
+        ]
+
+    def _is_due(self, stands: ObjectInfo) -> bool:
+        return stands.modified <= self._now - self._rules.condemned_for
+
+    _is_old = _is_due
+
+    # ------------------------------------------------------------------ what is done
+
+    def _hold(self) -> None:
+        if self._lock is not None:
+            self._lock.hold()
+
+    def _spare(self, keys: Iterable[str]) -> None:
+        self._delete([mark_key(key) for key in keys])
+
+    def _sweep_manifests(self, found: list[_Revision], fates: list[_Fate], set_fates: list[_Fate]) -> set[str]:
+        """Delete what was condemned for long enough: sets, then versions, whose names are remembered.
+
+        Returns:
+            The keys of the versions that are still there, because the store refused to delete them or their set.
+        """
+        gone = [key for fate in set_fates for key in fate.delete]
+        refused_sets = self._delete(gone)
+        pinned = {_pinned(self._vault, key) for key in refused_sets}
+        self._delete([mark_key(key) for key in gone if key not in refused_sets])
+        gone = [key for fate in fates for key in fate.delete if key not in pinned]
+        by_key = {revision.item.key: revision for revision in found}
+        for revision in (by_key[key] for key in gone):
+            self._hold()
+            retire(self._vault, revision.model, revision.item.version, revision.item.revision, revision.source)
+        refused = self._delete(gone)
+        # A mark without its manifest was left by a run that was killed here.
+        there = {revision.item.key for revision in found} | {info.key for info in self._sets}
+        left = [key for key in self._marks if key.startswith(("artifacts/", sets.SETS_PREFIX)) and key not in there]
+        self._delete([mark_key(key) for key in (*gone, *left) if key not in refused])
+        for fate in (*fates, *set_fates):
+            stayed = [key for key in fate.delete if key in refused | refused_sets | pinned]
+            fate.delete = [key for key in fate.delete if key not in stayed]
+            fate.wait += stayed
+        return refused | pinned
+
+    def _sweep_packs(self, due: list[str]) -> set[str]:
+        """Have the index forget packs, delete them, then take away their marks; return the keys that were refused."""
+        left = sorted(self._marked_packs - self._packs.keys())
+        gone = {*due, *left}
+        if not gone:
+            return set()
+        census = Census(
+            self._index, whole=self._whole - gone, condemned=self._marked_packs, suspects=self._suspects
+        )
+        lost = [census.lost_in(number, gone) for number in range(len(self._index.segments))]
+        if any(rows.any() for rows in lost) or gone & self._index.packs.keys():
+            self._hold()
+            compact_index(
+                self._vault,
+                self._index,
+                keep=lambda number: ~lost[number],
+                first=census.homes_in,
+                dropped=gone,
+            )
+            self._index = load_index(self._vault)
+        refused = self._delete([pack_key(name) for name in due])
+        self._delete([mark_key(pack_key(name)) for name in (*due, *left) if pack_key(name) not in refused])
+        return refused
+
+    def _rewrite(self, names: Sequence[str], kept: NDArray[np.bool_]) -> int:
+        """Copy the frames of packs that what is kept needs into new ones, as they are; return the bytes written."""
+        wanted: dict[str, list[Location]] = defaultdict(list)
+        chosen = set(names)
+        for number, segment in enumerate(self._census_index.segments):
+            of = np.array([name in chosen for name in segment.packs], bool)[segment.pack_of]
+            for row in np.flatnonzero(of & self._census.homes_of(kept, number)):
+                location = segment.location(int(row))
+                wanted[location.pack].append(location)
+        rows: list[Location] = []
+        packs: dict[str, PackRecord] = {}
+        written = 0
+        builder = PackBuilder()
+
+        def close() -> None:
+            nonlocal builder, written
+            sealed = builder.seal(salt=secrets.token_hex(SALT_BYTES) if self._vault.encryption else "")
+            self._hold()
+            info = self._create_pack(pack_key(sealed.name), sealed.data)
+            rows.extend(sealed.locations)
+            packs[sealed.name] = PackRecord(len(sealed.data), info.crc32c)
+            written += len(sealed.data)
+            builder = PackBuilder()
+            self._progress("write packs anew", written, None, "bytes")
+
+        for name in names:
+            data = self._whole_pack(name)
+            for location in sorted(wanted[name], key=lambda location: location.offset):
+                if len(builder) and (
+                    builder.size + location.length > PACK_BYTES_TARGET or len(builder) >= PACK_CHUNKS_MAX
+                ):
+                    close()
+                frame = data[location.offset : location.offset + location.length]
+                builder.add(CodedChunk(location.id, location.raw_length, location.coder, bytes(frame), location.base))
+        if len(builder):
+            close()
+        self._hold()
+        append_index(self._vault, self._index, rows, packs, absent=self._marked_packs | chosen)
+        return written
+
+    def _create_pack(self, key: str, data: bytes) -> ObjectInfo:
+        try:
+            return self._vault.store.create(key, data)
+        except Conflict:  # a run that was killed had written the same
+            if self._vault.store.get(key) != data:
+                raise
+            return self._vault.store.head(key)
+
+    def _whole_pack(self, name: str) -> memoryview:
+        """Return a pack's bytes, proven by its name. Raises Corrupt."""
+        data = self._vault.store.get(pack_key(name))
+        if chunk_id(data).hex() != name:
+            raise Corrupt(
+                f"pack {name} in {self._vault.url} holds other bytes than its name says; it is not written anew",
+                hint="restore it from the bucket's versions",
+                next_command="understudy vault verify --deep",
+            )
+        return memoryview(data)
+
+    def _condemn(self, fates: list[_Fate], set_fates: list[_Fate], packs: Iterable[str]) -> None:
+        keys = [key for fate in (*set_fates, *fates) for key in fate.condemn]
+        keys += [pack_key(name) for name in packs]
+        for batch in _batches(keys):
+            self._hold()
+            with ThreadPool(_LANES, thread_name_prefix="condemn") as pool:
+                for _ in pool.map(partial(mark, self._vault), batch):
+                    pass
+
+    def _delete(self, keys: Sequence[str]) -> set[str]:
+        """Delete objects; return those that the store refused to."""
+        refused: set[str] = set()
+        for batch in _batches(keys):
+            self._hold()
+            with ThreadPool(_LANES, thread_name_prefix="delete") as pool:
+                for key, words in zip(batch, pool.map(self._delete_one, batch), strict=True):
+                    if words:
+                        refused.add(key)
+                        self._refusals += 1
+                        if len(self._refused) < _REFUSALS_SHOWN:
+                            self._refused.append(words)
+        return refused
+
+    def _delete_one(self, key: str) -> str:
+        try:
+            self._vault.store.delete(key)
+        except (Denied, Conflict) as refusal:
+            logger.warning("not deleted: %s", refusal.message)
+            return refusal.message
+        return ""
+
+    # ------------------------------------------------------------------ what is said
+
+    def _amount(self, names: Sequence[str] | set[str]) -> Amount:
+        return Amount(packs=len(names), bytes=sum(self._packs[name].size for name in names))
+
+    def _next_at(self, waiting: Iterable[str], fresh: Sequence[str], fates: Iterable[_Fate]) -> datetime | None:
+        moments = [self._marks[pack_key(name)].modified for name in waiting]
+        for fate in fates:
+            moments += [self._marks[key].modified for key in fate.wait]
+            moments += [self._now for _ in fate.condemn]
+        moments += [self._now for _ in fresh]
+        return min(moments) + self._rules.condemned_for if moments else None
+
+    def _keeps_versions(self) -> bool | None:
+        try:
+            return self._vault.store.abilities.versions
+        except Denied:
+            return None
+
+    def _left(self) -> tuple[str, ...]:
+        counts = Counter(info.key.split("/")[1] for info in self._vault.listing("features/"))
+        words = [f"features {view}: all {count} states" for view, count in sorted(counts.items()) if count > 1]
+        return (*self._left_of_indexes, *words)
+
+
+def _pinned(vault: Vault, key: str) -> str:
+    """Return the manifest's key of the model that a set pins. Raises Corrupt."""
+    model = sets.set_of(key, vault.read_json(key)).model
+    return manifest_key(model.name, model.version, model.revision)
+
+
+def _kept(fate: _Fate, size: int = 0) -> Kept:
+    stays = {key: why for key, why in fate.why.items() if why}
+    return Kept(
+        name=fate.name,
+        kept=len(stays),
+        why=counted(stays),
+        condemned=_labels(fate.condemn),
+        waiting=_labels(fate.wait),
+        deleted=_labels(fate.delete),
+        spared=_labels(fate.spare),
+        bytes=size,
+    )
+
+
+def _labels(keys: Iterable[str]) -> tuple[str, ...]:
+    """Return what people call revisions and sets, in their order: ``41``, ``41 revision 2``, ``set 7``."""
+    found = []
+    for key in keys:
+        kind, _, *middle, stem = key.split("/")
+        number = int(stem.removesuffix(".json"))
+        label = f"set {number}" if f"{kind}/" == sets.SETS_PREFIX else middle[0]
+        found.append((natural(label), number, label if number == 1 or not middle else f"{label} revision {number}"))
+    return tuple(label for _, _, label in sorted(found))
+
+
+def _revisions(count: int) -> str:
+    return f"{count:,} {'revision' if count == 1 else 'revisions'}"
+
+
+def told(amount: Amount) -> str:
+    """Return an amount as people read it: ``3 packs (9.1 MB)``."""
+    return f"{amount.packs} {'pack' if amount.packs == 1 else 'packs'} ({human_bytes(amount.bytes)})"
+
+
+def _moment(text: str | None) -> datetime | None:
+    """Return the moment that a manifest says it was written at; None when it says none that can be read."""
+    try:
+        found = datetime.fromisoformat(text or "")
+    except ValueError:
+        return None
+    return found if found.tzinfo else None
+
+
+def _batches(keys: Sequence[str]) -> Iterator[Sequence[str]]:
+    for start in range(0, len(keys), _BATCH):
+        yield keys[start : start + _BATCH]
