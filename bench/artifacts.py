@@ -1,6 +1,9 @@
-"""Model artifacts beside their peers: bytes sent, CPU, memory. ``python -m bench.artifacts [--gb 1] [--big 4]``.
+"""Model artifacts beside restic and borg: bytes sent, CPU, memory. ``python -m bench.artifacts [--gb 1] [--big 4]``.
 
-Every run is a process of its own, measured by the kernel (``wait4``); ratios compare runs of this one session.
+Every program keeps the same files in a local repository, in processes of its own that the kernel measures (``wait4``);
+CPU is what a run takes beyond the program's own ``--version``. Each row is the median of ``--repeats`` runs, and every
+version is kept on a copy of the repository that has the first one alone. The fine-tunes are synthetic: normal noise on
+normal weights; real ones move fewer words by less (``python -m bench.coders`` has one).
 """
 
 from __future__ import annotations
@@ -9,36 +12,54 @@ import argparse
 import contextlib
 import filecmp
 import json
-import os
 import shutil
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
 import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench.model import write_model
+from bench.measuring import Run, Table, measure, median_cpu
+from bench.model import VARIANTS, write_variant
+from bench.programs import copy_state, link, programs, start_up
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator
 
-SENT_PERCENT_MAX = 79.5
-UNCHANGED_CPU_SECONDS_MAX = 0.5
+    from bench.programs import Program
+
+SENT_PERCENT_MAX = 67.5
+UNCHANGED_CPU_SECONDS_MAX = 0.3
 MEMORY_MB_MAX = 600
-_SEED = 20
-_REPEATS = 7
-_WIDTHS = {1: 1536, 2: 2208, 4: 3136, 8: 4480}
+_REPEATS = 3
 _HOST = "127.0.0.1"
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """What a row is held to: percent of the model sent, and CPU seconds as a multiple of borg's in the same run."""
+
+    sent: float | None = None
+    borg: float | None = None
+
+
+#: By variant; see ``bench.model``. The shares are of the whole model.
+_BARS = {
+    "two-layers": Bar(3.8, 1.0),
+    "lora": Bar(3.0, 1.0),
+    "nudge-1.5": Bar(30.5, 1.5),
+    "nudge-0.6": Bar(),
+    "nudge-0.3": Bar(),
+    "minilm-nudge-0.5": Bar(),
+}
 _STEP = """
 import json, sys
 from understudy import opening
 from understudy.settings import Access
 from understudy.vault.store import open_vault
-what, source, vault, target, home, away = sys.argv[1:]
+what, source, vault, target, home, away, version = sys.argv[1:]
 home, away = Access(**json.loads(home)), Access(**json.loads(away))
 opened = open_vault(opening.open_store(vault, away))
 if what == "push":
@@ -46,7 +67,7 @@ if what == "push":
     reports = push(opening.open_store(source, home), opened)
 else:
     from understudy.artifacts.hydrate import hydrate
-    reports = [hydrate(opened, opening.open_store(target, away), model="bench")]
+    reports = [hydrate(opened, opening.open_store(target, away), model="bench", version=version or None)]
 print(json.dumps([report.as_json() for report in reports]))
 """
 #: What a service has beside its model: a register, an exported index that belongs to the model, features, a set.
@@ -84,20 +105,6 @@ assert service.compose_set() is not None
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
-    """One process: seconds of wall and CPU, peak resident memory in MB, and what it printed."""
-
-    wall: float
-    cpu: float
-    memory: float
-    output: str
-
-    def total(self, name: str) -> int:
-        """Add up one figure of the reports that it printed."""
-        return sum(int(report[name]) for report in json.loads(self.output))
-
-
-@dataclass(frozen=True, slots=True)
 class Place:
     """Where models come from, where vault, register and the standby's models are, and how both clouds are reached."""
 
@@ -109,92 +116,133 @@ class Place:
     home: str
     away: str
 
-    def run(self, what: str) -> Run:
+    def run(self, what: str, version: str = "") -> Run:
         """Push or hydrate in a process of its own."""
-        arguments = [what, self.source, self.vault, self.target, self.home, self.away]
+        arguments = [what, self.source, self.vault, self.target, self.home, self.away, version]
         return measure([sys.executable, "-c", _STEP, *arguments])
 
 
-def measure(command: Sequence[str], env: dict[str, str] | None = None) -> Run:
-    """Run a command to its end and measure it; its failure ends the benchmark with what it said.
-
-    The kernel counts this process's own memory, at the moment of the fork, into the child's peak: so it stays small.
-    """
-    started = time.monotonic()
-    with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
-        child = subprocess.Popen(list(command), stdout=output, stderr=errors, env=env and {**os.environ, **env})
-        _, status, usage = os.wait4(child.pid, 0)
-        child.returncode = os.waitstatus_to_exitcode(status)
-        wall = time.monotonic() - started
-        output.seek(0)
-        errors.seek(0)
-        if child.returncode:
-            sys.exit(f"{command[0]} failed ({child.returncode}): {errors.read().decode()[-2000:]}")
-        return Run(wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1000, output.read().decode())
-
-
-def median_cpu(run: Callable[[], Run]) -> float:
-    """Return the median CPU seconds of several runs, after one that warms the caches."""
-    run()
-    return statistics.median(run().cpu for _ in range(_REPEATS))
-
-
-def folder_bytes(folder: Path) -> int:
-    """Return the bytes of all files below a folder."""
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-
-
-class Table:
-    """What is printed: one row a measurement, with its bar and verdict."""
-
-    def __init__(self) -> None:
-        self.failed = False
-        self._rows: list[tuple[str, str, str, str]] = []
-
-    def add(self, what: str, value: str, bar: str = "", *, holds: bool | None = None) -> None:
-        """Add a row; ``holds`` None is for what has no bar."""
-        self.failed = self.failed or holds is False
-        self._rows.append((what, value, bar, "" if holds is None else "ok" if holds else "MISSED"))
-        print("  ".join(text for text in self._rows[-1] if text), file=sys.stderr, flush=True)
-
-    def print(self) -> None:
-        """Print all rows, aligned."""
-        rows = [("measurement", "value", "bar", "verdict"), *self._rows]
-        widths = [max(len(row[column]) for row in rows) for column in range(4)]
-        for row in rows:
-            print("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
+def bench_files(table: Table, work: Path, cache: Path, options: argparse.Namespace) -> None:
+    """All versions of both models, from files to files, by every program."""
+    there, missing = programs()
+    for name in missing:
+        table.add(name, "not installed")
+    idle = {program.name: start_up(program) for program in there}
+    for first in ("base", "minilm"):
+        one = _variant(cache, first, options.gb)
+        nexts = [name for name, before in VARIANTS.items() if before == first]
+        places = {program.name: work / f"{program.name}-{first}" for program in there}
+        runs = {program.name: _first(program, places[program.name], one, options.repeats) for program in there}
+        _rows(
+            table,
+            f"{first}: first push",
+            runs,
+            idle,
+            Bar(SENT_PERCENT_MAX, 1.0) if first == "base" else Bar(),
+            version=one,
+        )
+        again = {program.name: _again(program, places[program.name], one, options.repeats) for program in there}
+        _rows(table, f"{first}: unchanged", again, idle, Bar(0.0), version=one, cpu_max=UNCHANGED_CPU_SECONDS_MAX)
+        for name in nexts:
+            next_one = _variant(cache, name, options.gb)
+            runs = {
+                program.name: _next(program, places[program.name], work / "copy", next_one, options.repeats)
+                for program in there
+            }
+            _rows(table, name, runs, idle, _BARS[name], version=next_one)
+            if name == "nudge-1.5":
+                _restored(table, work, places["understudy"], next_one)
+        for place in places.values():
+            shutil.rmtree(place)
 
 
-def bench_files(table: Table, work: Path, cache: Path, gb: int) -> None:
-    """First push, unchanged push, two layers changed, and hydrate, from files to files, beside the peers."""
-    models = work / "models"
-    place = _file_place(work, models)
-    one = models / "bench" / "1"
-    size = _make(cache, one, gb)
-    version = median_cpu(lambda: measure([sys.executable, "-m", "understudy", "--version"]))
-    first = place.run("push")
-    share = 100 * first.total("bytes_sent") / first.total("bytes_total")
-    table.add(
-        f"first push {gb} GB, sent", f"{share:.2f} %", f"<= {SENT_PERCENT_MAX} %", holds=share <= SENT_PERCENT_MAX
-    )
-    table.add(f"first push {gb} GB, wall / CPU", f"{first.wall:.1f} s / {first.cpu:.1f} s")
-    _memory(table, f"first push {gb} GB", first)
-    _unchanged(table, work, place, version)
-    two = models / "bench" / "2"
-    _make(cache, two, gb, changed_layers=(3, 11))
-    second = place.run("push")
-    sent = second.total("bytes_sent")
-    table.add("2 of 16 layers changed, sent", f"{sent / 1e6:.1f} MB ({100 * sent / size:.1f} %)")
-    table.add("2 of 16 layers changed, wall / CPU", f"{second.wall:.1f} s / {second.cpu:.1f} s")
-    hydrated = place.run("hydrate")
-    table.add(f"hydrate {gb} GB, wall / CPU", f"{hydrated.wall:.1f} s / {hydrated.cpu:.1f} s")
-    _memory(table, f"hydrate {gb} GB", hydrated)
-    # Version 1 is what the set pins: no index belongs to version 2 yet.
-    same = filecmp.cmp(work / "away" / "bench" / "1" / "model.safetensors", one / "model.safetensors", shallow=False)
-    table.add("hydrated weights equal byte for byte", "yes" if same else "NO", "yes", holds=same)
-    again = place.run("hydrate")
-    table.add("hydrate again, wall / CPU", f"{again.wall:.2f} s / {again.cpu:.2f} s")
-    peers(table, work, one, two)
+#: Bytes that the repository grew by, and the run.
+Kept = tuple[int, Run]
+
+
+def _first(program: Program, place: Path, version: Path, repeats: int) -> list[Kept]:
+    found = []
+    for _ in range(repeats):
+        shutil.rmtree(place, ignore_errors=True)
+        place.mkdir()
+        found.append(_kept(program, place, version))
+    return found
+
+
+def _again(program: Program, place: Path, version: Path, repeats: int) -> list[Kept]:
+    return [_kept(program, place, version) for _ in range(repeats)]
+
+
+def _next(program: Program, place: Path, copy: Path, version: Path, repeats: int) -> list[Kept]:
+    found = []
+    for _ in range(repeats):
+        copy_state(place, copy)
+        found.append(_kept(program, copy, version))
+        shutil.rmtree(copy)
+    return found
+
+
+def _kept(program: Program, place: Path, version: Path) -> Kept:
+    before = program.stored(place)
+    run = program.keep(place, version)
+    return program.stored(place) - before, run
+
+
+def _rows(
+    table: Table,
+    what: str,
+    runs: dict[str, list[Kept]],
+    idle: dict[str, float],
+    bar: Bar,
+    *,
+    version: Path,
+    cpu_max: float | None = None,
+) -> None:
+    """Add a row a program; ours are held to the bars."""
+    size = sum(path.stat().st_size for path in version.iterdir())
+    cpu = {name: statistics.median(run.cpu for _, run in kept) - idle[name] for name, kept in runs.items()}
+    for name, kept in runs.items():
+        sent = statistics.median(count for count, _ in kept)
+        wall = statistics.median(run.wall for _, run in kept)
+        share = 100 * sent / size
+        value = f"{sent / 1e6:7.1f} MB {share:5.2f} %  {cpu[name]:5.2f} CPU-s  {wall:5.2f} s"
+        if name != "understudy":
+            table.add(f"{what}, {name}", value)
+            continue
+        limit = cpu_max if cpu_max is not None else bar.borg * cpu["borg"] if bar.borg and "borg" in cpu else None
+        bars, holds = [], []
+        if bar.sent is not None:
+            bars.append(f"{bar.sent} %")
+            holds.append(round(share, 2) <= bar.sent)
+        if limit is not None:
+            bars.append(f"{limit:.2f} CPU-s")
+            holds.append(cpu[name] <= limit)
+        table.add(f"{what}, {name}", value, ", ".join(bars), holds=all(holds) if holds else None)
+        memory = max(run.memory for _, run in kept)
+        table.add(f"{what}, peak memory", f"{memory:.0f} MB", f"< {MEMORY_MB_MAX} MB", holds=memory < MEMORY_MB_MAX)
+
+
+def _restored(table: Table, work: Path, place: Path, version: Path) -> None:
+    """Push a fine-tune, hydrate both versions, and compare every byte."""
+    copy = work / "restored"
+    shutil.copytree(place, copy)
+    number = "2"
+    link(version, copy / "models" / "bench" / number)
+    (copy / "away").mkdir()
+    urls = [f"file://{copy / name}" for name in ("models", "vault", "away", "register")]
+    here = Place("files", *urls, "{}", "{}")
+    here.run("push")
+    for which, files in ((number, version), ("1", copy / "models" / "bench" / "1")):
+        run = here.run("hydrate", which)
+        target = copy / "away" / "bench" / which
+        same = all(filecmp.cmp(path, target / path.name, shallow=False) for path in files.iterdir())
+        table.add(
+            f"hydrate version {which}, wall / CPU, bytes read",
+            f"{run.wall:.1f} s / {run.cpu:.1f} s, {run.total('bytes_read') / 1e6:.0f} MB",
+        )
+        table.add(f"hydrate version {which}, equal byte for byte", "yes" if same else "NO", "yes", holds=same)
+        _memory(table, f"hydrate version {which}", run)
+    shutil.rmtree(copy)
 
 
 def bench_big(table: Table, work: Path, cache: Path, gb: int) -> None:
@@ -232,44 +280,6 @@ def bench_clouds(table: Table, work: Path, cache: Path, gb: int) -> None:
         _memory(table, f"GCS hydrate {gb} GB", hydrated)
 
 
-def peers(table: Table, work: Path, one: Path, two: Path) -> None:
-    """The same models through restic, borg and rclone, where they are installed."""
-    for name, bench in (("restic", _restic), ("borg", _borg), ("rclone", _rclone)):
-        if shutil.which(name) is None:
-            table.add(f"{name}", "not installed")
-            continue
-        store = work / f"peer-{name}"
-        store.mkdir()
-        before = folder_bytes(store)
-        for label, folder in (("first", one), ("again", one), ("2 of 16 layers", two)):
-            run = bench(store, folder)
-            after = folder_bytes(store)
-            table.add(
-                f"{name}, {label}: sent, wall / CPU",
-                f"{(after - before) / 1e6:.1f} MB, {run.wall:.1f} s / {run.cpu:.1f} s",
-            )
-            before = after
-        shutil.rmtree(store)
-
-
-def _restic(store: Path, folder: Path) -> Run:
-    env = {"RESTIC_PASSWORD": "bench", "RESTIC_REPOSITORY": str(store), "RESTIC_CACHE_DIR": str(store.parent / "cache")}
-    if not (store / "config").exists():
-        measure(["restic", "init", "-q"], env)
-    return measure(["restic", "backup", "-q", str(folder)], env)
-
-
-def _borg(store: Path, folder: Path) -> Run:
-    env = {"BORG_BASE_DIR": str(store.parent / "borg-home"), "BORG_UNKNOWN_UNENCRYPTED_REPO_ACCESS_IS_OK": "yes"}
-    if not (store / "config").exists():
-        measure(["borg", "init", "-e", "none", str(store)], env)
-    return measure(["borg", "create", "-C", "zstd,3", f"{store}::{{now:%H%M%S%f}}", str(folder)], env)
-
-
-def _rclone(store: Path, folder: Path) -> Run:
-    return measure(["rclone", "copy", str(folder), str(store / folder.name)])
-
-
 def _unchanged(table: Table, work: Path, place: Place, version: float) -> None:
     """Push what is in the vault already: what is read and sent, and what the command costs."""
     runs = [place.run("push") for _ in range(2)]
@@ -291,14 +301,16 @@ def _memory(table: Table, what: str, run: Run) -> None:
     table.add(f"{what}, peak memory", f"{run.memory:.0f} MB", f"< {MEMORY_MB_MAX} MB", holds=run.memory < MEMORY_MB_MAX)
 
 
-def _make(cache: Path, folder: Path, gb: int, changed_layers: tuple[int, ...] = ()) -> int:
-    """Write the model once into the cache, and link its files into ``folder``."""
-    name = "-".join(["model", str(gb), *map(str, changed_layers)])
-    size = write_model(cache / name, width=_WIDTHS[gb], seed=_SEED, changed_layers=changed_layers)
-    folder.mkdir(parents=True, exist_ok=True)
-    for path in (cache / name).iterdir():
-        os.link(path, folder / path.name)
-    return size
+def _variant(cache: Path, name: str, gb: int) -> Path:
+    """Return the folder of a version of a model; it is made once."""
+    folder = cache / (name if name.startswith("minilm") else f"{name}-{gb}")
+    write_variant(folder, name, gb=gb)
+    return folder
+
+
+def _make(cache: Path, folder: Path, gb: int) -> None:
+    """Link the first version's files into ``folder``."""
+    link(_variant(cache, "base", gb), folder)
 
 
 def _file_place(work: Path, models: Path) -> Place:
@@ -396,22 +408,23 @@ def _upload(place: Place, folder: Path) -> None:
 def main() -> int:
     """Run all and print one table; 1 when a bar was missed."""
     parser = argparse.ArgumentParser(prog="python -m bench.artifacts", description=__doc__)
-    parser.add_argument("--gb", type=int, default=1, choices=_WIDTHS, help="size of the model")
-    parser.add_argument("--big", type=int, default=4, choices=[0, *_WIDTHS], help="for the memory bar; 0: none")
+    parser.add_argument("--gb", type=int, default=1, choices=(1, 2, 4, 8), help="size of the model")
+    parser.add_argument("--big", type=int, default=4, choices=(0, 2, 4, 8), help="for the memory bar; 0: none")
+    parser.add_argument("--repeats", type=int, default=_REPEATS)
     parser.add_argument("--no-clouds", action="store_true", help="files only, without the servers")
     parser.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir()) / "understudy-bench")
     options = parser.parse_args()
     options.cache.mkdir(parents=True, exist_ok=True)
     table = Table()
-    benches: list[tuple[Callable[[Table, Path, Path, int], None], int]] = [(bench_files, options.gb)]
+    benches: list[Callable[[Path], None]] = [lambda work: bench_files(table, work, options.cache, options)]
     if not options.no_clouds:
-        benches.append((bench_clouds, options.gb))
+        benches.append(lambda work: bench_clouds(table, work, options.cache, options.gb))
     if options.big:
-        benches.append((bench_big, options.big))
-    for bench, gb in benches:
+        benches.append(lambda work: bench_big(table, work, options.cache, options.big))
+    for bench in benches:
         # Beside the cache: the model's files are linked, not copied.
         with tempfile.TemporaryDirectory(dir=options.cache) as work:
-            bench(table, Path(work), options.cache, gb)
+            bench(Path(work))
     table.print()
     return 1 if table.failed else 0
 

@@ -1,0 +1,139 @@
+"""Understudy, restic and borg as the same thing: a program that keeps versions of a folder in a local repository."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from typing import TYPE_CHECKING, Protocol
+
+from bench.measuring import Run, folder_bytes, measure, median_cpu
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_PUSH = """
+import json, sys
+from understudy import opening
+from understudy.artifacts.replicate import push
+from understudy.settings import Access
+from understudy.vault.store import open_vault
+source, vault = sys.argv[1:]
+reports = push(opening.open_store(source, Access()), open_vault(opening.open_store(vault, Access())))
+print(json.dumps([report.as_json() for report in reports]))
+"""
+
+
+class Program(Protocol):
+    """One program and the repositories that it makes, each in a folder of its own."""
+
+    name: str
+
+    def version(self) -> list[str]:
+        """Return the command that prints its version: what it costs to start."""
+
+    def keep(self, place: Path, version: Path) -> Run:
+        """Keep one more version in the repository below ``place``, which it makes when there is none."""
+
+    def stored(self, place: Path) -> int:
+        """Return the bytes of the repository."""
+
+
+class Understudy:
+    """Ours: the models lie in ``models``, the vault in ``vault``."""
+
+    name = "understudy"
+
+    def version(self) -> list[str]:
+        """See Program."""
+        return [sys.executable, "-m", "understudy", "--version"]
+
+    def keep(self, place: Path, version: Path) -> Run:
+        """Link the version's files as the next one below ``models``, unless they are the last, and push."""
+        models, vault = place / "models" / "bench", place / "vault"
+        for folder in (models, vault):
+            folder.mkdir(parents=True, exist_ok=True)
+        number = len(list(models.iterdir()))
+        last = models / str(number)
+        if not number or any(not (last / each.name).samefile(each) for each in version.iterdir()):
+            link(version, models / str(number + 1))
+        return measure([sys.executable, "-c", _PUSH, f"file://{place / 'models'}", f"file://{vault}"])
+
+    def stored(self, place: Path) -> int:
+        """See Program."""
+        return folder_bytes(place / "vault")
+
+
+class Restic:
+    """With ``--compression max``."""
+
+    name = "restic"
+
+    def version(self) -> list[str]:
+        """See Program."""
+        return ["restic", "version"]
+
+    def keep(self, place: Path, version: Path) -> Run:
+        """See Program."""
+        environment = {
+            "RESTIC_PASSWORD": "bench",
+            "RESTIC_REPOSITORY": str(place / "repository"),
+            "RESTIC_CACHE_DIR": str(place / "cache"),
+        }
+        if not (place / "repository").exists():
+            measure(["restic", "init", "-q"], environment)
+        return measure(["restic", "backup", "-q", "--compression", "max", str(version)], environment)
+
+    def stored(self, place: Path) -> int:
+        """See Program."""
+        return folder_bytes(place / "repository")
+
+
+class Borg:
+    """With zstd at level 3, not encrypted."""
+
+    name = "borg"
+
+    def version(self) -> list[str]:
+        """See Program."""
+        return ["borg", "--version"]
+
+    def keep(self, place: Path, version: Path) -> Run:
+        """See Program."""
+        repository = place / "repository"
+        environment = {
+            "BORG_BASE_DIR": str(place / "home"),
+            "BORG_UNKNOWN_UNENCRYPTED_REPO_ACCESS_IS_OK": "yes",
+            "BORG_RELOCATED_REPO_ACCESS_IS_OK": "yes",
+        }
+        if not repository.exists():
+            measure(["borg", "init", "-e", "none", str(repository)], environment)
+        return measure(["borg", "create", "-C", "zstd,3", f"{repository}::{{now:%H%M%S%f}}", str(version)], environment)
+
+    def stored(self, place: Path) -> int:
+        """See Program."""
+        return folder_bytes(place / "repository")
+
+
+def programs() -> tuple[list[Program], list[str]]:
+    """Return the programs that are installed, ours first, and the names of those that are not."""
+    everyone: list[Program] = [Understudy(), Restic(), Borg()]
+    there = [program for program in everyone if shutil.which(program.version()[0])]
+    return there, [program.name for program in everyone if program not in there]
+
+
+def start_up(program: Program) -> float:
+    """Return the CPU seconds that a program takes to print its version."""
+    return median_cpu(lambda: measure(program.version()))
+
+
+def link(source: Path, target: Path) -> None:
+    """Make a folder with hard links to the files of another."""
+    target.mkdir(parents=True)
+    for path in source.iterdir():
+        os.link(path, target / path.name)
+
+
+def copy_state(place: Path, target: Path) -> None:
+    """Copy a repository with its caches; files of ours and of restic are never changed in place, borg's may be."""
+    shutil.copytree(place, target, copy_function=shutil.copy2 if (place / "home").exists() else os.link)
