@@ -284,6 +284,8 @@ def _s3_calls(operation: str, given: dict[str, Any]) -> list[Call]:  # noqa: PLR
             return [Call.of(f"s3:{operation}", thing)]
         case "GetBucketVersioning":
             return [Call.of("s3:GetBucketVersioning", bucket)]
+        case "GetBucketReplication":
+            return [Call.of("s3:GetReplicationConfiguration", bucket)]
     return [Call.of(f"s3:{operation}", bucket)]
 
 

@@ -138,6 +138,12 @@ def _of_use(settings: Settings, place: Place, reference: str, access: Access | N
 
         Signing(settings.service, trust=settings.vault.trust, private_key=secret.reveal).ready()
         return "is there: a key" + (" that vault.trust names" if settings.vault.trust else "; vault.trust is empty")
+    if place == ("vault", "encrypt_with"):
+        from understudy.vault.encryption import read_keys
+
+        first, *others = (key.id for key in read_keys(secret.reveal()))
+        older = f", and for reading {', '.join(others)}" if others else ""
+        return f"is there: {first}{older}; who loses it loses the vault, so keep a copy of it apart"
     if place == ("metrics", "ping"):
         if not secret.reveal().startswith(("https://", "http://")):
             raise InvalidConfig("what metrics.ping refers to is no URL", hint="write the whole URL there")

@@ -103,6 +103,8 @@ def of_standing(status: Status, plan: Plan | None) -> dict[str, Notice | None]:
     sentences: dict[str, str | None] = {
         "unprotected": None if status.protected else f"{status.active} serves and nothing is copied away: UNPROTECTED"
     }
+    if status.vault is not None:
+        sentences["vault"] = None if status.vault.ok else status.vault.sentence
     for row in status.rows if status.protected else ():
         sentences[f"target-{row.component}"] = None if row.verdict in ("ok", "not exercised") else _of_row(row)
     for gate in plan.gates if plan is not None and status.protected else ():
@@ -117,7 +119,7 @@ def of_standing(status: Status, plan: Plan | None) -> dict[str, Notice | None]:
 
 def _stands(what: str) -> bool:
     """Whether a notice is one of ``of_standing``, which ends, and not of something that happened."""
-    return what == "unprotected" or what.startswith(("target-", "gate-"))
+    return what in ("unprotected", "vault") or what.startswith(("target-", "gate-"))
 
 
 def _of_row(row: Row) -> str:

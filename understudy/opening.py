@@ -23,10 +23,12 @@ if TYPE_CHECKING:
     from understudy.failover.register import Register
     from understudy.features.interface import OnlineStore
     from understudy.objects.interface import ObjectStore
-    from understudy.settings import Access, Settings, SiteRole
+    from understudy.objects.options import StoreOptions
+    from understudy.settings import Access, Settings, SiteRole, Storage
     from understudy.traffic.interface import Traffic
     from understudy.vectors.interface import VectorStore
 
+Holding = Literal["vault", "served"]
 Noun = Literal["objects", "vectors", "features", "traffic", "compute", "alerts"]
 #: Gets the URL as configured, how to reach its cloud, and the password by reference (None where none is configured).
 Opener = Callable[[str, "Access", str | None], Any]
@@ -41,6 +43,7 @@ WORDS: dict[Noun, str] = {
     "compute": "a group of instances",
     "alerts": "an alert",
 }
+_CLASSES: dict[str, Holding] = {"packs_class": "vault", "served_class": "served"}
 _EXTRAS = {
     "boto3": "aws",
     "botocore": "aws",
@@ -57,7 +60,7 @@ def _s3(url: str, access: Access, password: str | None) -> ObjectStore:
     from understudy.objects.s3 import S3Store
 
     _, bucket, prefix = split_url(url)
-    return S3Store(bucket, prefix, client=aws.client("s3", access))
+    return S3Store(bucket, prefix, client=aws.client("s3", access), options=_options(access))
 
 
 def _gcs(url: str, access: Access, password: str | None) -> ObjectStore:
@@ -66,7 +69,20 @@ def _gcs(url: str, access: Access, password: str | None) -> ObjectStore:
     from understudy.objects.gcs import GcsStore
 
     _, bucket, prefix = split_url(url)
-    return GcsStore(bucket, prefix, client=gcp.storage_client(access))
+    client = gcp.storage_client(access)
+    return GcsStore(bucket, prefix, client=client, options=_options(access), project=access.project)
+
+
+def _options(access: Access) -> StoreOptions:
+    """Return what a site's config says of its buckets; ``open_store`` has left the classes of what is kept there."""
+    from understudy.objects.options import PLAIN, StoreOptions
+
+    storage: Storage | None = getattr(access, "storage", None)
+    if storage is None:
+        return PLAIN
+    classes = (("pointers/", ""), ("", storage.served_class or ""), ("packs/", storage.packs_class or ""))
+    chosen = classes[:2] if storage.served_class else classes[2:]
+    return StoreOptions(storage.requester_pays, storage.kms_key, chosen)
 
 
 def _file(url: str, access: Access, password: str | None) -> ObjectStore:
@@ -267,8 +283,21 @@ VENDORS: tuple[Vendor, ...] = (
 )
 
 
-def open_store(url: str, access: Access) -> ObjectStore:
-    """Open a bucket or a prefix of one: ``s3://``, ``gs://`` or ``file://``. Raises InvalidConfig, Unsupported."""
+def open_store(url: str, access: Access, *, holds: Holding | None = None) -> ObjectStore:
+    """Open a bucket or a prefix of one: ``s3://``, ``gs://`` or ``file://``.
+
+    Args:
+        url: as in the config.
+        access: how to reach it; what a site says of its buckets is passed on.
+        holds: a vault, or models that are served: then the storage class that the site has for these is used.
+
+    Raises:
+        InvalidConfig, Unsupported: it cannot be opened.
+    """
+    storage: Storage | None = getattr(access, "storage", None)
+    if storage is not None and (storage.packs_class or storage.served_class):
+        dropped = {name: None for name, kept in _CLASSES.items() if kept != holds}
+        access = access.model_copy(update={"storage": storage.model_copy(update=dropped)})
     store: ObjectStore = _open("objects", url, access)
     return store
 

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from understudy.opening import Noun
 
 SiteRole = Literal["home", "away"]
+Runner = Literal["threads", "dask", "ray"]
 ComponentName = Literal["inference", "feature_store", "vector_index", "training", "evaluation"]
 
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "ms": 0.001}
@@ -79,6 +80,44 @@ def longest_gap(every: timedelta | str) -> timedelta:
     return max(timedelta(minutes=after - before) for before, after in zip(minutes, following, strict=True))
 
 
+_SHARE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*%")
+
+
+def parse_share(value: object) -> object:
+    """Turn ``1%`` into 0.01; a bare number would be 100 times what somebody meant, or a hundredth of it."""
+    if not isinstance(value, (str, int, float)) or isinstance(value, bool):
+        return value
+    match = _SHARE.fullmatch(str(value).strip())
+    if match is None:
+        raise ValueError(f'"{value}" is no share; write it with its sign, such as 1%')
+    return float(match[1]) / 100
+
+
+_AMOUNT = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(kB|MB|GB|TB)")
+_AMOUNT_UNITS = {"kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+
+
+def parse_amount(value: object) -> object:
+    """Turn ``600MB`` or ``20TB`` into bytes."""
+    if not isinstance(value, (str, int, float)) or isinstance(value, bool):
+        return value
+    match = _AMOUNT.fullmatch(str(value).strip())
+    if match is None:
+        raise ValueError(f'"{value}" is no amount; write it with its unit, such as 50GB')
+    return int(float(match[1]) * _AMOUNT_UNITS[match[2]])
+
+
+def parse_rate(value: object) -> object:
+    """Turn ``500MB/s`` into bytes a second; bits are refused by name, for they are eight times less."""
+    if not isinstance(value, (str, int, float)) or isinstance(value, bool):
+        return value
+    text = str(value).strip()
+    amount = parse_amount(text.removesuffix("/s")) if text.endswith("/s") and _AMOUNT.fullmatch(text[:-2]) else None
+    if amount is None:
+        raise ValueError(f'"{value}" is no rate; write it in bytes a second, such as 500MB/s')
+    return amount
+
+
 _HOST = re.compile(r"[^:]*(:[0-9]*)?|\[[0-9a-fA-F:.]+\](:[0-9]*)?")
 _SECRET_OPTIONS = {"password", "passwd", "sslpassword", "token", "secret", "api_key"}
 
@@ -106,6 +145,19 @@ def check_reference(value: object) -> object:
     if isinstance(value, str) and not _REFERENCE.fullmatch(value):
         message = "is not a reference; write env:NAME, file:/path or block:type/name, never the secret itself"
         raise ValueError(message)
+    return value
+
+
+#: Storage classes of S3 whose objects must be asked for hours before they can be read.
+_SLEEPING = {"GLACIER", "DEEP_ARCHIVE"}
+
+
+def check_storage_class(value: object) -> object:
+    """Refuse a class that cannot be read at once: a standby could not start from it."""
+    if value in _SLEEPING:
+        raise ValueError(f"{value} cannot be read for hours; write a class that can, such as GLACIER_IR")
+    if isinstance(value, str) and not re.fullmatch("[A-Z][A-Z_]+", value):
+        raise ValueError(f'"{value}" is no storage class; write it as the cloud does, such as STANDARD_IA or NEARLINE')
     return value
 
 
@@ -150,11 +202,30 @@ _EVERY_SCHEMA = {
     "pattern": rf"{_DURATION_SCHEMA['pattern']}|^\s*{_CLOCKS.pattern}\s*$",
     "examples": ["2m", "30m", "02:00", "02:00,14:00"],
 }
+_SHARE_SCHEMA = {"type": "string", "pattern": r"^\s*[0-9]+(\.[0-9]+)?\s*%\s*$", "examples": ["1%", "2.5%"]}
+_AMOUNT_SCHEMA = {
+    "type": "string",
+    "pattern": r"^\s*[0-9]+(\.[0-9]+)?\s*(kB|MB|GB|TB)\s*$",
+    "examples": ["500MB", "50GB"],
+}
+_RATE_SCHEMA = {
+    "type": "string",
+    "pattern": r"^\s*[0-9]+(\.[0-9]+)?\s*(kB|MB|GB|TB)/s\s*$",
+    "examples": ["500MB/s", "1.5GB/s"],
+}
+#: A writer's longest life, and a day: see ``vault/condemned.py``.
+CONDEMNED_FOR_MIN = timedelta(days=3)
 _URL_SCHEMA = {"type": "string", "not": {"pattern": "^[^/]*://[^/?#@]*:[^/?#@]*@"}}
 _REFERENCE_SCHEMA = {
     "type": "string",
     "pattern": f"^({_REFERENCE.pattern})$",
     "examples": ["env:NAME", "file:/path", "block:secret/name"],
+}
+_CLASS_SCHEMA = {
+    "type": "string",
+    "pattern": "^[A-Z][A-Z_]+$",
+    "not": {"enum": sorted(_SLEEPING)},
+    "examples": ["STANDARD_IA", "NEARLINE"],
 }
 _KEY_SCHEMA = {"type": "string", "pattern": "^ed25519:[A-Za-z0-9+/]{43}=$"}
 
@@ -165,8 +236,12 @@ Target = Annotated[
     WithJsonSchema({"anyOf": [_DURATION_SCHEMA, {"const": "none"}, {"type": "null"}]}),
 ]
 Every = Annotated[timedelta | str, BeforeValidator(parse_every), WithJsonSchema(_EVERY_SCHEMA)]
+Share = Annotated[float, BeforeValidator(parse_share), Field(gt=0, le=1), WithJsonSchema(_SHARE_SCHEMA)]
+Amount = Annotated[int, BeforeValidator(parse_amount), Field(gt=0), WithJsonSchema(_AMOUNT_SCHEMA)]
+Rate = Annotated[int, BeforeValidator(parse_rate), Field(gt=0), WithJsonSchema(_RATE_SCHEMA)]
 Reference = Annotated[str, BeforeValidator(check_reference), WithJsonSchema(_REFERENCE_SCHEMA)]
 Url = Annotated[str, BeforeValidator(check_url), WithJsonSchema(_URL_SCHEMA)]
+StorageClass = Annotated[str, BeforeValidator(check_storage_class), WithJsonSchema(_CLASS_SCHEMA)]
 PublicKey = Annotated[str, BeforeValidator(check_public_key), WithJsonSchema(_KEY_SCHEMA)]
 
 
@@ -249,7 +324,51 @@ class Access(_Strict):
     )
 
 
-class Site(Access):
+class Storage(_Strict):
+    """How a site's buckets are read and written."""
+
+    requester_pays: bool = Field(
+        default=False,
+        description="agree to pay for what is asked of them, as buckets of others may want it; in Google Cloud the "
+        "site's project pays",
+    )
+    kms_key: str | None = Field(
+        default=None,
+        min_length=1,
+        description="the key that encrypts what is written: an ARN, id or alias of AWS KMS, or "
+        "projects/P/locations/L/keyRings/R/cryptoKeys/K; absent: as the bucket says",
+    )
+    packs_class: StorageClass | None = Field(
+        default=None, description="the storage class of the vault's packs; absent: as the bucket says"
+    )
+    served_class: StorageClass | None = Field(
+        default=None, description="the storage class of the model files that are served; absent: as the bucket says"
+    )
+
+
+_CLOUD_KEY = re.compile(r"projects/[^/]+/locations/[^/]+/keyRings/[^/]+/cryptoKeys/[^/]+")
+
+
+class StoredAccess(Access):
+    """How to reach one cloud, and how its buckets are read and written."""
+
+    storage: Storage = Field(default=Storage(), description="how its buckets are read and written")
+
+    @model_validator(mode="after")
+    def _storage_is_of_the_cloud(self) -> StoredAccess:
+        storage = self.storage
+        of_google = storage.kms_key is not None and _CLOUD_KEY.fullmatch(storage.kms_key) is not None
+        if storage.kms_key is not None and of_google != (self.cloud == "gcp"):
+            form = "projects/P/locations/L/keyRings/R/cryptoKeys/K" if self.cloud == "gcp" else "an ARN of AWS KMS"
+            message = f"storage.kms_key is no key of {self.cloud}; write {form}"
+            raise ValueError(message)
+        if storage.requester_pays and self.cloud == "gcp" and not self.project:
+            message = "storage.requester_pays says that this site's project pays, and there is none; write project: ID"
+            raise ValueError(message)
+        return self
+
+
+class Site(StoredAccess):
     """A named set of endpoints in one failure domain."""
 
     name: str = Field(min_length=1, description="how people call the site, such as aws-use1; never active or standby")
@@ -260,6 +379,59 @@ class Sites(_Strict):
 
     home: Site = Field(description="where the service usually runs")
     away: Site = Field(description="where its standby is kept")
+
+
+class VerifySettings(_Strict):
+    """How often the vault is read to see that it can be read.
+
+    Each time the listing is compared whole, and a share is read and decoded; the shares follow one another, so that
+    1% has read everything after at most 101 of them, where ``most`` does not end them sooner. Everything at once is
+    read as often as ``deep`` says.
+    """
+
+    every: Every = Field(default="03:00", description="when a share is read: a period, or times of day in UTC")
+    sample: Share = Field(
+        default=0.01,
+        description="how much is read each time, as a share of the vault's bytes",
+        json_schema_extra={"default": "1%"},
+    )
+    most: Amount = Field(
+        default=50 * 10**9,
+        description="no more than this is read for each sample, save one whole object and what chunks are decoded from",
+        json_schema_extra={"default": "50GB"},
+    )
+    deep: Target = Field(
+        default=timedelta(days=7), description="how often everything is read, at one of those times; none: never"
+    )
+
+    @property
+    def gap(self) -> timedelta:
+        """The longest time between two of the times."""
+        return longest_gap(self.every)
+
+
+class KeepSettings(_Strict):
+    """Which versions of each model, and which sets, a prune leaves in the vault; what is served or newest stays."""
+
+    last: int = Field(default=0, ge=0, description="the newest so many versions, and so many sets")
+    daily: int = Field(default=0, ge=0, description="the newest of each of the last so many days that had any (UTC)")
+    weekly: int = Field(default=0, ge=0, description="the newest of each of the last so many weeks that had any (UTC)")
+    tagged: bool | tuple[str, ...] = Field(
+        default=False, description="true: whatever has a tag; names: what has one of these tags"
+    )
+
+    @model_validator(mode="after")
+    def _something_is_kept(self) -> KeepSettings:
+        if not (self.last or self.daily or self.weekly):
+            raise ValueError("keeps no version by its age; write last: 10, or remove keep: then a prune takes none out")
+        return self
+
+
+def check_condemned_for(value: timedelta) -> timedelta:
+    """Refuse a wait that is shorter than the life of a writer, and a day."""
+    if value < CONDEMNED_FOR_MIN:
+        raise ValueError("is shorter than a push may take; write 3d or more")
+    return value
 
 
 class VaultSettings(_Strict):
@@ -273,9 +445,27 @@ class VaultSettings(_Strict):
     trust: tuple[PublicKey, ...] = Field(
         default=(), description="public keys (ed25519:BASE64) whose manifests are read; empty: signatures are not asked"
     )
+    encrypt_with: Reference | None = Field(
+        default=None,
+        description="the key that the vault is encrypted with, and older ones behind it, of vault keygen --encryption; "
+        "who loses it loses the vault; absent: the vault is not encrypted here",
+    )
+    keep: KeepSettings | None = Field(
+        default=None, description="what a prune leaves in the vault; absent: it takes no version out"
+    )
+    condemned_for: Annotated[Duration, AfterValidator(check_condemned_for)] = Field(
+        default=timedelta(days=7),
+        description="how long a prune waits before it deletes what it has condemned; 3d at least",
+    )
+    prune_every: Every | None = Field(
+        default=None, description="how often a prune runs by itself; absent: by hand alone, understudy vault prune"
+    )
+    verify: VerifySettings | None = Field(
+        default=VerifySettings(), description="how often the vault itself is read back; null: never by schedule"
+    )
 
 
-class RegisterSettings(Access):
+class RegisterSettings(StoredAccess):
     """The epoch and the leases: one small object with compare-and-set, in neither site."""
 
     url: Url = Field(description="the bucket, or a prefix of one, in neither site")
@@ -360,6 +550,45 @@ class Alerts(Access):
     url: Url = Field(description="the health check that alarms look at")
 
 
+def check_warm(value: str) -> str:
+    """Refuse what is no URL over HTTP, or names the same URL for every file."""
+    if not value.startswith(("https://", "http://")):
+        raise ValueError("is no URL over HTTP; write https://cdn.example/models/{path}")
+    if "{path}" not in value and "{file}" not in value:
+        raise ValueError("names one URL for all files; write {path} where each file's path belongs")
+    return value
+
+
+class Serving(_Strict):
+    """What follows when a site's pointer has moved to a new model: its CDN is warmed, and its loading is timed."""
+
+    warm: tuple[Annotated[Url, AfterValidator(check_warm)], ...] = Field(
+        default=(),
+        description="URLs of the served files through the CDN: {path} is MODEL/VERSION/FILE, {file}, {model} and "
+        "{version} its parts; each is read once after the pointer moved",
+    )
+    piece: Amount | None = Field(
+        default=None, description="files are asked for in ranges of this length, as a CDN keeps them; absent: whole"
+    )
+    at_once: int = Field(default=4, ge=1, le=64, description="so many URLs are read at once")
+    warm_bytes: Amount = Field(
+        default=100 * 10**9,
+        description="no more than about this is read through the CDN",
+        json_schema_extra={"default": "100GB"},
+    )
+    warm_for: Duration = Field(default=timedelta(minutes=10), description="warming ends after this, done or not")
+    loaded: str | None = Field(
+        default=None,
+        min_length=1,
+        description="the field of the health check's JSON answer that names the model's version or digest, such as "
+        "model or model.version; it is asked at the site's load balancer until the new one is there; absent: not asked",
+    )
+    load_seconds: str | None = Field(
+        default=None, min_length=1, description="the field in which the service itself says how long loading took"
+    )
+    loaded_for: Duration = Field(default=timedelta(minutes=5), description="how long is waited for that at most")
+
+
 class Metrics(_Strict):
     """Where measurements go, and who is pinged after each verified replication."""
 
@@ -381,6 +610,15 @@ class Limits(_Strict):
         default=100, ge=0, description="a rebuild that would drop more rows or cells stops and asks"
     )
     plan_fresh: Duration = Field(default=timedelta(minutes=10), description="how long a failover plan may be run")
+    bandwidth: Rate | None = Field(
+        default=None,
+        description="how fast one run may copy between the sites, over all its threads; absent: as fast as it goes",
+    )
+    transfer_month: Amount | None = Field(
+        default=None,
+        description="how many bytes may be copied between the sites in a calendar month, by all runs together; a copy "
+        "that would send more stops, a failover never does; absent: they are not counted",
+    )
 
 
 class Settings(_Strict):
@@ -401,12 +639,29 @@ class Settings(_Strict):
     capacity: Capacity = Field(description="the instances of the away site")
     alerts: Alerts | None = Field(default=None, description="what the monitoring watches; absent: it is not re-pointed")
     limits: Limits = Field(default=Limits(), description="a limit on everything")
+    serving: Serving = Field(default=Serving(), description="what follows when a site's model pointer has moved")
     metrics: Metrics = Field(default=Metrics(), description="where measurements go")
+    runner: Runner = Field(
+        default="threads",
+        description="who reads and sends models: threads of the run itself, or the workers of a Dask or Ray cluster, "
+        "which need this config, its credentials and this software too",
+    )
+    runner_address: str | None = Field(
+        default=None,
+        description="Dask: the scheduler (tcp://host:8786); Ray: the head (ray://host:10001); absent: a cluster of "
+        "processes on the run's own machine, for as long as the run",
+    )
     notify: tuple[Reference, ...] = Field(
         default=(), description="Prefect notification blocks, block:slack-webhook/NAME or block:pager-duty-webhook/NAME"
     )
 
     _source: Source | None = PrivateAttr(default=None)
+
+    @model_validator(mode="after")
+    def _address_is_of_a_cluster(self) -> Settings:
+        if self.runner_address and self.runner == "threads":
+            raise ValueError("has a runner_address, and runner: threads has no cluster; write dask or ray, or remove it")
+        return self
 
     @model_validator(mode="after")
     def _names_are_unique(self) -> Settings:
@@ -448,6 +703,8 @@ class Settings(_Strict):
         )
         if self.vault.sign_with:
             yield ("vault", "sign_with"), self.vault.sign_with
+        if self.vault.encrypt_with:
+            yield ("vault", "encrypt_with"), self.vault.encrypt_with
         for component, configured in self.components.items():
             yield from (
                 (("components", component, "pairs", number, "password"), pair.password)

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
     from understudy.failover.register import Halt
     from understudy.settings import Settings, SiteRole
+    from understudy.transfer.budget import Transferred
+    from understudy.vault.verified import VaultProof
 
 #: A proof older than this says nothing about a standby that may have been damaged since.
 PROOF_DAYS_MAX = 7
@@ -70,6 +72,8 @@ class Status:
         at: the vault's clock.
         rows: a component each, in the order of the config.
         halt: the order that holds failovers back; None when there is none.
+        vault: whether the vault itself is read back as often as it should be, and what came of it.
+        transfer: what passed between the sites this month; None where the config has no budget for it.
     """
 
     service: str
@@ -85,22 +89,25 @@ class Status:
     at: datetime
     rows: tuple[Row, ...]
     halt: Halt | None = None
+    vault: VaultProof | None = None
+    transfer: Transferred | None = None
 
     @property
     def next_command(self) -> str:
-        """The command that lifts a hold, else the one that mends the first component that is not ok; else empty."""
+        """The command that lifts a hold, else mends the first component that is not ok, else the vault; else empty."""
         if self.halt is not None:
             return "understudy failover release"
         for row in self.rows if self.protected else ():
             mends = _VERIFY if row.verdict == "NOT PROVEN" else _COPY
             if row.verdict != "ok" and row.component in mends:
                 return mends[row.component]
-        return ""
+        return self.vault.next if self.vault is not None else ""
 
     @property
     def ok(self) -> bool:
-        """Whether every component is within its targets, the service is protected and failovers are not on hold."""
-        return self.protected and self.halt is None and all(row.verdict == "ok" for row in self.rows)
+        """Whether every component is within its targets, the vault is sound, and failovers are not on hold."""
+        sound = self.vault is None or self.vault.ok
+        return self.protected and self.halt is None and sound and all(row.verdict == "ok" for row in self.rows)
 
     def as_json(self) -> dict[str, Any]:
         """Return the status as JSON values."""
@@ -108,6 +115,8 @@ class Status:
         del value["halt"]
         value["hold"] = self.halt.model_dump(mode="json", exclude={"nonce"}) if self.halt else None
         value["at"] = self.at.isoformat()
+        if self.vault is not None:
+            value["vault"] = self.vault.as_json()
         for row in value["rows"]:
             row["proven_at"] = row["proven_at"].isoformat() if row["proven_at"] else None
         return {**value, "ok": self.ok, "next": self.next_command}
@@ -198,6 +207,10 @@ def render(status: Status) -> list[str]:
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
         for line in [heads, *cells]
     ]
+    if status.vault is not None:
+        lines.append(status.vault.sentence)
+    if status.transfer is not None:
+        lines.append(f"between the sites: {status.transfer.sentence}")
     lines.append(status.set_sentence)
     lines += [f"held: {reason}" for reason in status.held]
     if status.next_command:

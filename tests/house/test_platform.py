@@ -204,7 +204,11 @@ def test_each_worker_has_credentials_of_its_own():
         for name, service in SERVICES.items()
         if name.startswith("worker")
     }
-    assert {"worker": ["secrets/worker.env"], "worker-failover": ["secrets/worker-failover.env"]} == files
+    assert {
+        "worker": ["secrets/worker.env"],
+        "worker-failover": ["secrets/worker-failover.env"],
+        "worker-prune": ["secrets/worker-prune.env"],
+    } == files
 
 
 def test_the_servers_start_after_what_they_need_and_every_volume_is_known():
@@ -294,13 +298,15 @@ def test_the_helm_values_start_our_image_as_the_user_it_was_made_for():
 
 def test_the_failovers_worker_differs_in_its_pool_and_its_identity():
     values = yaml.safe_load((DEPLOYMENTS / "helm" / "values.yaml").read_text(encoding="utf-8"))
-    both = [values["worker"]["config"]["workPool"]]
+    pools = [values["worker"]["config"]["workPool"]]
     before = (values["serviceAccount"]["name"], values["worker"]["extraEnvVarsSecrets"], values["fullnameOverride"])
     changed = merged(
         values, yaml.safe_load((DEPLOYMENTS / "helm" / "values-failover.yaml").read_text(encoding="utf-8"))
     )
-    both.append(changed["worker"]["config"]["workPool"])
-    assert set(POOLS) == set(both)
+    pruner = yaml.safe_load((DEPLOYMENTS / "helm" / "values-prune.yaml").read_text(encoding="utf-8"))
+    pools += [each["worker"]["config"]["workPool"] for each in (changed, pruner)]
+    assert set(POOLS) == set(pools)
+    assert 3 == len({before[2], changed["fullnameOverride"], pruner["fullnameOverride"]})
     after = (changed["serviceAccount"]["name"], changed["worker"]["extraEnvVarsSecrets"], changed["fullnameOverride"])
     assert not any(old == new for old, new in zip(before, after, strict=True))
     variables = {each["name"]: each["value"] for each in changed["worker"]["extraEnvVars"]}
@@ -314,6 +320,8 @@ DOES = {
     "replicate_vectors": {"replicator", "hydrator"},
     "replicate_offline": {"replicator"},
     "rebuild_features": {"hydrator"},
+    "verify_vault": {"replicator"},
+    "prune_vault": {"pruner"},
     "plan_failover": {"failover"},
     "failover": {"failover", "hydrator"},
 }
@@ -322,8 +330,9 @@ DOES = {
 def test_each_worker_runs_as_an_identity_that_may_do_all_that_its_flows_do():
     values = yaml.safe_load((DEPLOYMENTS / "helm" / "values.yaml").read_text(encoding="utf-8"))
     runs_as = {values["worker"]["config"]["workPool"]: values["serviceAccount"]["name"]}
-    over = yaml.safe_load((DEPLOYMENTS / "helm" / "values-failover.yaml").read_text(encoding="utf-8"))
-    runs_as[over["worker"]["config"]["workPool"]] = over["serviceAccount"]["name"]
+    for name in ("values-failover.yaml", "values-prune.yaml"):
+        over = yaml.safe_load((DEPLOYMENTS / "helm" / name).read_text(encoding="utf-8"))
+        runs_as[over["worker"]["config"]["workPool"]] = over["serviceAccount"]["name"]
     deployed = yaml.safe_load((DEPLOYMENTS / "prefect.yaml").read_text(encoding="utf-8"))["deployments"]
     assert set(DOES) == {each["entrypoint"].rpartition(".")[2] for each in deployed}
     settings = Settings.model_validate(example())

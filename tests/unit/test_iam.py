@@ -200,7 +200,8 @@ def test_on_cloud_storage_the_replicator_may_delete_below_its_pointers_alone():
     (binding,) = bindings(made, "replace")
     stem = "projects/_/buckets/acme-understudy/objects/recommender/pointers/"
     parts = binding["condition"]["expression"].split(" || ")
-    assert [f'resource.name.startsWith("{stem}{noun}/")' for noun in ("artifacts", "features", "vectors")] == parts
+    nouns = ("artifacts", "features", "vectors", "verified")
+    assert [f'resource.name.startsWith("{stem}{noun}/")' for noun in nouns] == parts
     assert "serviceAccount:understudy-replicator@acme-dr.iam.gserviceaccount.com" == binding["member"]
 
 
@@ -278,10 +279,10 @@ def test_the_operator_makes_a_register_and_kits_and_moves_one_pointer():
     assert [f"{stem}/kits/*"] == statement(made, "SendParts")["Resource"]
 
 
-def test_the_pruner_deletes_packs_and_its_own_marks_alone():
+def test_the_pruner_deletes_what_is_not_kept_and_never_what_is_mutable_or_the_journal():
     deletes = statement(policies("pruner", changes=AWS_ALONE).aws, "DeleteObjects")
     stem = "arn:aws:s3:::acme-understudy/recommender"
-    assert [f"{stem}/condemned/*", f"{stem}/packs/*"] == deletes["Resource"]
+    assert [f"{stem}/{part}/*" for part in ("artifacts", "condemned", "index", "packs", "sets")] == deletes["Resource"]
     assert ["s3:DeleteObject"] == deletes["Action"]
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from itertools import groupby
 from typing import TYPE_CHECKING, Literal
 
 from understudy.artifacts.manifest import POINTERS, complaint_about_path
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator
 
     from understudy.artifacts.manifest import ArtifactFile, ArtifactManifest
     from understudy.objects.interface import ObjectInfo
@@ -41,7 +42,8 @@ class Planned:
     """What is to be done about one version.
 
     Attributes:
-        action: ``unchanged``, ``new version``, ``new revision`` or ``held``.
+        action: ``unchanged``, ``new version``, ``new revision``, ``held``, or ``retired``: retention took it out of the
+            vault, and it is at the source as it was.
         source: what the listing showed.
         revision: the number that it gets, or has.
         known: files whose bytes the vault has by the newest manifest, because nothing at the source changed since.
@@ -49,7 +51,7 @@ class Planned:
         parent: what it descends from: the revision before, or the newest revision of the version before.
     """
 
-    action: Literal["unchanged", "new version", "new revision", "held"]
+    action: Literal["unchanged", "new version", "new revision", "held", "retired"]
     source: SourceVersion
     revision: int
     known: tuple[ArtifactFile, ...] = ()
@@ -68,20 +70,33 @@ def natural(version: str) -> tuple[tuple[tuple[int, int, str], ...], str]:
     return pieces, version
 
 
-def versions_in(listing: Iterable[ObjectInfo], model: str | None = None) -> list[SourceVersion]:
-    """Group a listing by model and version, versions in natural order.
+def grouped(listing: Iterable[ObjectInfo], model: str | None = None) -> Iterator[SourceVersion]:
+    """Group a listing, sorted by key as every store's is, by model and version: one is in memory at a time.
 
     ``pointers/``, directory markers, and what does not lie below ``<model>/<version>/`` belong to no model.
     """
-    found: dict[tuple[str, str], list[SourceFile]] = {}
+    for (name, version), infos in groupby(_files_of(listing, model), key=lambda found: found[0]):
+        yield _version(name, version, [file for _, file in infos])
+
+
+def _files_of(listing: Iterable[ObjectInfo], model: str | None) -> Iterator[tuple[tuple[str, str], SourceFile]]:
     for info in listing:
         parts = info.key.split("/", _PARTS_MIN - 1)
         if len(parts) < _PARTS_MIN or parts[0] == POINTERS or (info.key.endswith("/") and info.size == 0):
             continue
         if model is None or parts[0] == model:
-            found.setdefault((parts[0], parts[1]), []).append(SourceFile(parts[2], info))
-    ordered = sorted(found, key=lambda names: (names[0], natural(names[1])))
-    return [_version(name, version, found[name, version]) for name, version in ordered]
+            yield (parts[0], parts[1]), SourceFile(parts[2], info)
+
+
+def versions_in(listing: Iterable[ObjectInfo], model: str | None = None) -> list[SourceVersion]:
+    """Return all versions of a listing at once, by model, then in natural order."""
+    return sorted(grouped(listing, model), key=lambda found: (found.model, natural(found.version)))
+
+
+def earlier(version: str, others: Iterable[str]) -> list[str]:
+    """Return the versions that come before one, the nearest first."""
+    before = natural(version)
+    return sorted((other for other in others if natural(other) < before), key=natural, reverse=True)
 
 
 def _version(model: str, version: str, files: list[SourceFile]) -> SourceVersion:
@@ -102,38 +117,33 @@ def _version(model: str, version: str, files: list[SourceFile]) -> SourceVersion
     return SourceVersion(model, version, tuple(sorted(files, key=lambda file: file.path)), complaint)
 
 
-def plan(versions: Iterable[SourceVersion], newest: Mapping[tuple[str, str], ArtifactManifest]) -> list[Planned]:
-    """Decide what to do about each version.
+def unchanged_since(file: SourceFile, kept: ArtifactFile) -> bool:
+    """Return whether a listed object is the very one that a manifest's file was read from."""
+    source, info = kept.source, file.info
+    return source.key == info.key and source.token == info.token and kept.size == info.size
+
+
+def plan(source: SourceVersion, last: ArtifactManifest | None, parent: ArtifactManifest | None = None) -> Planned:
+    """Decide what to do about one version.
 
     Args:
-        versions: of the source, in the order in which they are to be pushed.
-        newest: the newest revision in the vault of each (model, version).
+        source: the version as it was listed.
+        last: the newest revision of that version in the vault.
+        parent: what a new version descends from; a new revision descends from ``last``.
     """
-    return [_planned(version, newest) for version in versions]
-
-
-def unchanged_since(file: SourceFile, kept: ArtifactFile | None) -> bool:
-    """Return whether a listed object is the very one that a manifest's file was read from."""
-    if kept is None or kept.source.key != file.info.key:
-        return False
-    return (kept.source.token, kept.size) == (file.info.token, file.info.size)
-
-
-def _planned(source: SourceVersion, newest: Mapping[tuple[str, str], ArtifactManifest]) -> Planned:
-    last = newest.get((source.model, source.version))
     if source.complaint:
         return Planned("held", source, last.revision if last else 0, newest=last)
     kept = {file.path: file for file in last.files} if last else {}
-    known = tuple(kept[file.path] for file in source.files if unchanged_since(file, kept.get(file.path)))
-    fresh = tuple(file for file in source.files if not unchanged_since(file, kept.get(file.path)))
+    known: list[ArtifactFile] = []
+    fresh: list[SourceFile] = []
+    for file in source.files:
+        found = kept.get(file.path)
+        if found is not None and unchanged_since(file, found):
+            known.append(found)
+        else:
+            fresh.append(file)
     if last and not fresh and len(known) == len(kept):
-        return Planned("unchanged", source, last.revision, known=known, newest=last)
+        return Planned("unchanged", source, last.revision, known=tuple(known), newest=last)
     if last:
-        return Planned("new revision", source, last.revision + 1, known, fresh, parent=last, newest=last)
-    earlier = [
-        manifest
-        for (model, version), manifest in newest.items()
-        if model == source.model and natural(version) < natural(source.version)
-    ]
-    parent = max(earlier, key=lambda manifest: natural(manifest.version), default=None)
-    return Planned("new version", source, 1, known, fresh, parent=parent)
+        return Planned("new revision", source, last.revision + 1, tuple(known), tuple(fresh), parent=last, newest=last)
+    return Planned("new version", source, 1, tuple(known), tuple(fresh), parent=parent)

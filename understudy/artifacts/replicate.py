@@ -5,22 +5,33 @@ from __future__ import annotations
 import logging
 import time
 from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
 from understudy import __version__
-from understudy.artifacts.catalog import newest_manifests, newest_readable, read_manifest
-from understudy.artifacts.manifest import ArtifactManifest, encode_manifest, manifest_key, model_digest
-from understudy.artifacts.plan import plan, versions_in
-from understudy.errors import Conflict, NotFound
+from understudy.artifacts.catalog import Shelf, Unreadable, read_manifest
+from understudy.artifacts.manifest import (
+    ArtifactManifest,
+    complaint_about_length,
+    encode_manifest,
+    manifest_key,
+    model_digest,
+)
+from understudy.artifacts.plan import grouped, natural, plan, versions_in
+from understudy.errors import Conflict, NotFound, Unsupported
 from understudy.report import Report, human_bytes, human_seconds, quiet
 
 if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
     from understudy.artifacts.manifest import ArtifactFile
     from understudy.artifacts.plan import Planned, SourceVersion
-    from understudy.artifacts.sending import Sender
+    from understudy.artifacts.sending import Coded, Sender
+    from understudy.artifacts.spread import Part, Workers
     from understudy.errors import UnderstudyError
     from understudy.objects.interface import ObjectStore
     from understudy.report import Progress
+    from understudy.vault.condemned import Retired
     from understudy.vault.store import Vault
     from understudy.vault.writing import ChunkWriter
 
@@ -30,6 +41,9 @@ logger = logging.getLogger("understudy.artifacts")
 _READ_TRIES = 3
 #: So many complaints about one version are kept in its manifest, word for word.
 _COMPLAINTS_MAX = 20
+#: So many listed files of versions that are to be pushed are kept in memory, some 100 MB; those of the versions beyond
+#: are listed again when their turn comes.
+_LISTED_FILES_MAX = 200_000
 
 
 def push(
@@ -37,25 +51,29 @@ def push(
     vault: Vault,
     *,
     model: str | None = None,
+    models: Collection[str] = (),
     accept_change: str | None = None,
     progress: Progress = quiet,
+    workers: Workers | None = None,
 ) -> list[Report]:
     """Bring every new or changed version of every model below the source into the vault.
 
     A version becomes visible whole, by its manifest, after all its chunks are in the vault's index. A version that is
     no whole model yet, or keeps changing, is reported as ``held`` with the reason and not recorded; so is one that
-    contradicts itself or its parent (``details["action"]`` is then ``refused``), and so is a whole model whose
-    manifests in the vault cannot be read (``damaged``), unless it is the one that was named. The others go on. Running
-    it again after a kill sends only what is missing. What the newest manifest knows is not read, and when nothing
-    changed neither is the chunk index.
+    contradicts itself or its parent (``details["action"]`` is then ``refused``), and so is one whose own manifest in
+    the vault cannot be read (``damaged``), unless its model is the one that was named. The others go on. Running it
+    again after a kill sends only what is missing. What the newest manifest knows is not read, and when nothing changed
+    neither is the chunk index. Memory holds one version's files and manifests, not those of all versions.
 
     Args:
         source: objects at ``<model>/<version>/<path>``; ``pointers/`` is no model.
         vault: where to.
         model: only this one; None takes all.
+        models: only these, of which none is named: what is wrong with one does not stop the others.
         accept_change: the reason for which a person takes versions that would be held or refused for what is in
             their files; the manifest keeps it, with what was wrong. None accepts nothing.
         progress: told plain bytes of each version.
+        workers: other processes that read and send: small models whole, large versions in parts; None does all here.
 
     Returns:
         A report for each version that is new, changed or held, in the order of their models and versions; for a model
@@ -66,28 +84,122 @@ def push(
         Corrupt: the vault's index, or a manifest of the model that was named, is damaged.
         Unsupported: a later version of this software wrote a manifest of the model that was named.
     """
-    started = time.monotonic()
-    versions = versions_in(source.list(f"{model}/" if model else ""), model)
-    if not versions:
-        message = f"{source.url} holds no model {model!r}" if model else f"{source.url} holds no model"
-        raise NotFound(message, hint="models lie at <model>/<version>/<file> below it")
-    newest, damaged = (
-        (newest_manifests(vault, model), {})
-        if model
-        else newest_readable(vault, {version.model for version in versions})
-    )
-    reports = [damaged_report(name, damage) for name, damage in sorted(damaged.items())]
-    versions = [version for version in versions if version.model not in damaged]
+    shelf = Shelf(vault, model)
+    found = survey(source, shelf, model, models)
+    reports = list(found.damaged)
+    elsewhere = _pushed_elsewhere(found, workers) if workers and accept_change is None else {}
+    waiting_of: dict[str, list[Waiting]] = {name: [] for name in found.unchanged}
+    for waiting in found.waiting:
+        waiting_of.setdefault(waiting.model, []).append(waiting)
     with ExitStack() as stack:
-        run = _Run(source, vault, newest, progress, stack, accept_change=accept_change)
-        for position, version in enumerate(versions):
-            planned = plan([version], newest)[0]
-            if planned.action != "unchanged":
-                reports.append(run.bring(planned))
-            elif _is_last(versions, position) and not any(report.name == version.model for report in reports):
-                reports.append(_unchanged(planned, time.monotonic() - started))
+        run = _Run(source, vault, shelf, progress, stack, accept_change=accept_change, workers=workers)
+        for name in sorted(waiting_of):
+            brought = elsewhere[name] if name in elsewhere else [run.bring(waiting) for waiting in waiting_of[name]]
+            unchanged = found.unchanged.get(name)
+            # What retention took out is told only of a model of which there is nothing else to tell.
+            told = [report for report in brought if report.details.get("action") != "retired"]
+            brought = told if told or unchanged is not None else brought[-1:]
+            untold = unchanged is not None and not brought and all(report.name != name for report in reports)
+            reports += [unchanged] if unchanged is not None and untold else brought
     for report in reports:
         logger.info(report.sentence)
+    return reports
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A version that is not in the vault as the source has it.
+
+    Attributes:
+        model: its name.
+        version: of the model.
+        listed: its files; None when they are to be listed again.
+        size: plain bytes of all of them.
+        count: how many they are.
+    """
+
+    model: str
+    version: str
+    listed: SourceVersion | None
+    size: int
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """How a source stands beside the vault.
+
+    Attributes:
+        waiting: versions to push or to hold, by model, then in natural order.
+        unchanged: by model, a report of its newest version, where that is in the vault as it is.
+        damaged: reports of versions whose own manifest in the vault cannot be read.
+    """
+
+    waiting: list[Waiting] = field(default_factory=list)
+    unchanged: dict[str, Report] = field(default_factory=dict)
+    damaged: list[Report] = field(default_factory=list)
+
+
+def survey(source: ObjectStore, shelf: Shelf, model: str | None = None, models: Collection[str] = ()) -> Survey:
+    """List a source and compare each version with its newest manifest; no file is read.
+
+    Args:
+        source: what is listed.
+        shelf: the vault's manifests.
+        model: only this one, by its name.
+        models: only these, if any.
+
+    Raises:
+        NotFound: the source has no such model, or none at all.
+        Corrupt, Unsupported: a manifest of the model that was named cannot be read.
+    """
+    started = time.monotonic()
+    found = Survey()
+    newest: dict[str, str] = {}
+    listed = 0
+    wanted = [model] if model else sorted(models, key=str.encode)
+    listing = (info for name in wanted for info in source.list(f"{name}/")) if wanted else source.list("")
+    for version, last in shelf.beside(grouped(listing, model)):
+        name = version.model
+        is_newest = name not in newest or natural(newest[name]) < natural(version.version)
+        if is_newest:
+            newest[name] = version.version
+            found.unchanged.pop(name, None)
+        if isinstance(last, Unreadable):
+            if model:
+                raise last.damage
+            found.damaged.append(damaged_report(name, last.damage, version.version))
+            continue
+        planned = plan(version, last)
+        if planned.action != "unchanged":
+            listed += len(version.files)
+            kept = version if listed <= _LISTED_FILES_MAX else None
+            size = sum(file.info.size for file in version.files)
+            found.waiting.append(Waiting(name, version.version, kept, size, len(version.files)))
+        elif is_newest:
+            found.unchanged[name] = _unchanged(planned, time.monotonic() - started)
+    if not newest:
+        message = f"{source.url} holds no model {model!r}" if model else f"{source.url} holds no model"
+        raise NotFound(message, hint="models lie at <model>/<version>/<file> below it")
+    found.waiting.sort(key=lambda waiting: (waiting.model, natural(waiting.version)))
+    found.damaged.sort(key=lambda report: (report.name, natural(report.version)))
+    return found
+
+
+def _pushed_elsewhere(found: Survey, workers: Workers) -> dict[str, list[Report]]:
+    """Have small models pushed whole by workers, and return their reports by model; large ones are left."""
+    from understudy.artifacts.spread import PART_BYTES, groups_of
+
+    sizes: dict[str, tuple[int, int]] = {}
+    for waiting in found.waiting:
+        size, count = sizes.get(waiting.model, (0, 0))
+        sizes[waiting.model] = size + waiting.size, count + waiting.count
+    small = [(name, size, count) for name, (size, count) in sorted(sizes.items()) if size <= PART_BYTES]
+    reports: dict[str, list[Report]] = {name: [] for name, _, _ in small}
+    for told in workers.push_models(groups_of(small)) if small else ():
+        for report in told:
+            if report.details.get("action") != "damaged":  # as was found here already
+                reports[report.name].append(report)
     return reports
 
 
@@ -98,52 +210,89 @@ class _Run:
         self,
         source: ObjectStore,
         vault: Vault,
-        newest: dict[tuple[str, str], ArtifactManifest],
+        shelf: Shelf,
         progress: Progress,
         stack: ExitStack,
         *,
         accept_change: str | None,
+        workers: Workers | None = None,
     ) -> None:
         self._accept_change = accept_change
+        self._workers = workers
         self._source = source
         self._vault = vault
-        self._newest = newest
+        self._shelf = shelf
         self._progress = progress
         self._stack = stack
         self._open: tuple[ChunkWriter, Sender] | None = None
+        self._retired: dict[tuple[str, str], Retired] | None = None
 
-    def bring(self, planned: Planned) -> Report:
+    def bring(self, waiting: Waiting) -> Report:
         """Push one version, or hold it."""
         started = time.monotonic()
-        if planned.action == "held":
-            return _held(planned, planned.source.complaint or "its names cannot be kept", started)
+        version = waiting.listed or self._list(waiting.model, waiting.version)
+        if version is None:
+            return _vanished(waiting)
+        planned = self._plan(version)
+        return _told_beforehand(planned, started) or self._brought(planned, started)
+
+    def _brought(self, planned: Planned, started: float) -> Report:
         # Imported here: a push that finds nothing to do must not pay for what reads and codes.
-        from understudy.artifacts.sending import Changed, Incomplete, Refusal
+        from understudy.artifacts.pinning import Changed
+        from understudy.artifacts.sending import Incomplete, Refusal
 
         what = ""
         for _ in range(_READ_TRIES):
             try:
                 return self._send(planned, started)
+            except Unsupported as limit:  # of what a manifest can hold, beyond what could be told beforehand
+                return _held(planned, limit.message, started)
             except (Incomplete, Refusal) as reason:
                 action: Literal["held", "refused"] = "refused" if isinstance(reason, Refusal) else "held"
                 return _held(planned, str(reason), started, action=action, acceptable=True)
             except Changed as changed:
                 what = str(changed)
                 logger.info("%s %s: %s changed while it was read", planned.source.model, planned.source.version, what)
-            again = self._plan_again(planned.source)
+            again = self._list(planned.source.model, planned.source.version)
             if again is None:
                 return _held(planned, "it was removed while it was read", started)
-            if again.action == "unchanged":
-                return _unchanged(again, time.monotonic() - started)
-            planned = again
+            planned = self._plan(again)
+            if told := _told_beforehand(planned, started):
+                return told
         return _held(planned, f"{what} keeps changing while it is read", started)
 
-    def _plan_again(self, version: SourceVersion) -> Planned | None:
-        listed = versions_in(self._source.list(f"{version.model}/{version.version}/"), version.model)
-        return plan(listed[:1], self._newest)[0] if listed else None
+    def _list(self, model: str, version: str) -> SourceVersion | None:
+        return next(iter(versions_in(self._source.list(f"{model}/{version}/"), model)), None)
+
+    def _plan(self, version: SourceVersion) -> Planned:
+        names = version.model, version.version
+        last = self._shelf.newest(*names)
+        planned = plan(version, last, self._shelf.parent(*names) if last is None else None)
+        return planned if last is not None else self._unless_retired(planned)
+
+    def _unless_retired(self, planned: Planned) -> Planned:
+        """Leave a version out that retention took out, unless it has changed at the source since."""
+        from understudy.vault.condemned import retired, source_digest
+
+        if self._retired is None:
+            self._retired = retired(self._vault)
+        source = planned.source
+        gone = self._retired.get((source.model, source.version))
+        if gone is None or planned.action == "held":
+            return planned
+        found = source_digest((file.path, file.info.key, file.info.token, file.info.size) for file in source.files)
+        action = "retired" if found == gone.source else planned.action
+        return replace(planned, action=action, revision=gone.revision + 1)
 
     def _send(self, planned: Planned, started: float) -> Report:
         writer, sender = self._opened()
+        planned = _still_known(planned, writer)
+        if self._workers is not None:
+            from understudy.artifacts.spread import parts_of
+
+            parts = parts_of(planned, accept=self._accept_change is not None)
+            if len(parts) > 1:
+                return self._send_parts(planned, parts, self._workers, started)
         name = f"{planned.source.model} {planned.source.version}"
         total = sum(file.info.size for file in planned.fresh)
         sent_before, read_before, done = writer.bytes_sent, sender.bytes_read, 0
@@ -151,13 +300,11 @@ class _Run:
         def advance(count: int) -> None:
             nonlocal done
             done += count
-            self._progress(name, done, total, "bytes")
+            self._progress(name, done, total, "bytes", sender.counts)
 
         sent = sender.send(planned, advance, accept=self._accept_change is not None)
         writer.commit()
-        tags = accepted_tags(self._accept_change or "", sent.accepted) if sent.accepted else {}
-        manifest, written = self._record(planned, sent.files, tags)
-        self._newest[manifest.model, manifest.version] = manifest
+        manifest, written = self._record(planned, sent.files, sent.accepted)
         bytes_sent = writer.bytes_sent - sent_before + written
         return _changed(
             manifest,
@@ -166,12 +313,51 @@ class _Run:
             bytes_sent=bytes_sent,
             bytes_read=sender.bytes_read - read_before,
             seconds=time.monotonic() - started,
+            coded=sent.coded,
+            pace=sent.pace,
+        )
+
+    def _send_parts(self, planned: Planned, parts: list[Part], workers: Workers, started: float) -> Report:
+        """Check the version here, have its parts sent by workers, and record it once when all are in the index."""
+        from understudy.artifacts.pinning import Changed
+        from understudy.artifacts.sending import together
+
+        writer, sender = self._opened()
+        read_before = sender.bytes_read
+        accepted = sender.check(planned, accept=self._accept_change is not None)
+        bytes_read = sender.bytes_read - read_before
+        # The workers write into the index: what was loaded of it is old after that.
+        sender.close()
+        writer.close()
+        self._open = None
+        sent = workers.send_parts(parts)
+        if changed := next((part.changed for part in sent if part.changed), None):
+            raise Changed(changed)
+        found = {file.path: file for file in planned.known} | {file.path: file for part in sent for file in part.files}
+        manifest, written = self._record(planned, tuple(found[path] for path in sorted(found)), accepted)
+        return _changed(
+            manifest,
+            planned,
+            new=sum(len(part.new) for part in sent),
+            bytes_sent=written + sum(part.bytes_sent for part in sent),
+            bytes_read=bytes_read + sum(part.bytes_read for part in sent),
+            seconds=time.monotonic() - started,
+            coded=together(part.coded for part in sent),
+            pace=next((part.pace for part in sent if part.pace), ""),
         )
 
     def _record(
-        self, planned: Planned, files: tuple[ArtifactFile, ...], tags: dict[str, str]
+        self, planned: Planned, files: tuple[ArtifactFile, ...], accepted: tuple[str, ...]
     ) -> tuple[ArtifactManifest, int]:
         """Make the version visible, by its manifest; return it and its bytes, none when another push just wrote it."""
+        manifest, written = self._written(planned, files, accepted)
+        self._shelf.keep(manifest)
+        return manifest, written
+
+    def _written(
+        self, planned: Planned, files: tuple[ArtifactFile, ...], accepted: tuple[str, ...]
+    ) -> tuple[ArtifactManifest, int]:
+        tags = accepted_tags(self._accept_change or "", accepted) if accepted else {}
         revision = planned.revision
         while True:
             manifest = ArtifactManifest(
@@ -205,15 +391,19 @@ class _Run:
         return self._open
 
 
-def _is_last(versions: list[SourceVersion], position: int) -> bool:
-    return position + 1 == len(versions) or versions[position + 1].model != versions[position].model
-
-
 _ALL_PERCENT = 100.0
 
 
 def _changed(
-    manifest: ArtifactManifest, planned: Planned, *, new: int, bytes_sent: int, bytes_read: int, seconds: float
+    manifest: ArtifactManifest,
+    planned: Planned,
+    *,
+    new: int,
+    bytes_sent: int,
+    bytes_read: int,
+    seconds: float,
+    coded: Mapping[str, Coded],
+    pace: str,
 ) -> Report:
     count, size = len(manifest.files), manifest.size
     # What is sent has its own packing and index: of a tiny model that is more than the files themselves.
@@ -222,7 +412,8 @@ def _changed(
     revision = f" revision {manifest.revision}" if manifest.revision > 1 else ""
     sentence = (
         f"{manifest.model} {manifest.version}{revision}: {count} files {human_bytes(size)}; {count - new} known, "
-        f"{new} new, {human_bytes(bytes_sent)} sent{share} in {human_seconds(seconds)}; sha256 {count}/{count}"
+        f"{new} new, {human_bytes(bytes_sent)} sent{share} in {human_seconds(seconds)}; "
+        f"{f'{pace}; ' if pace else ''}sha256 {count}/{count}"
     )
     return Report(
         noun="artifacts",
@@ -242,6 +433,8 @@ def _changed(
             "digest": manifest.digest,
             "action": planned.action,
             "parent": f"{planned.parent.version} revision {planned.parent.revision}" if planned.parent else None,
+            "coded": {name: asdict(each) for name, each in sorted(coded.items())},
+            "pace": pace,
         },
     )
 
@@ -263,14 +456,15 @@ def _unchanged(planned: Planned, seconds: float) -> Report:
     )
 
 
-def damaged_report(model: str, damage: UnderstudyError) -> Report:
-    """Return what is said of a model that was left as it is, because of what is wrong with it in the vault."""
+def damaged_report(model: str, damage: UnderstudyError, version: str = "", *, words: str = "left as it is") -> Report:
+    """Return what is said of a model, or one version, that is passed over because of what is wrong with it."""
     return Report(
         noun="artifacts",
         name=model,
         verdict="held",
-        sentence=f"{model}: left as it is, {damage.message}",
-        details={"action": "damaged", "reason": damage.message, "hint": damage.hint},
+        sentence=f"{model} {version}".rstrip() + f": {words}, {damage.message}",
+        version=version,
+        details={"action": "damaged", "reason": damage.message, "hint": damage.hint, "kind": damage.kind},
     )
 
 
@@ -280,6 +474,60 @@ def accepted_tags(reason: str, complaints: tuple[str, ...]) -> dict[str, str]:
     if len(complaints) > _COMPLAINTS_MAX:
         shown.append(f"and {len(complaints) - _COMPLAINTS_MAX} more")
     return {"accepted": reason, "accepted_changes": "; ".join(shown)}
+
+
+def _told_beforehand(planned: Planned, started: float) -> Report | None:
+    """Return what is said of a version of which no file need be read, None of one that is to be pushed."""
+    if planned.action == "unchanged":  # another run pushed it meanwhile
+        return _unchanged(planned, time.monotonic() - started)
+    if planned.action == "retired":
+        return _left_out(planned, time.monotonic() - started)
+    if planned.action == "held":
+        return _held(planned, planned.source.complaint or "its names cannot be kept", started)
+    complaint = complaint_about_length((file.info.key, file.info.size) for file in planned.source.files)
+    return _held(planned, complaint, started) if complaint else None
+
+
+def _still_known(planned: Planned, writer: ChunkWriter) -> Planned:
+    """Have files read again of which a chunk is gone or condemned, although the newest manifest names it."""
+    lost = {
+        file.path for file in planned.known if not all(writer.knows(bytes.fromhex(name)) for name, _ in file.chunks)
+    }
+    if not lost:
+        return planned
+    known = tuple(file for file in planned.known if file.path not in lost)
+    paths = {file.path for file in known}
+    return replace(planned, known=known, fresh=tuple(file for file in planned.source.files if file.path not in paths))
+
+
+def _left_out(planned: Planned, seconds: float) -> Report:
+    source, count = planned.source, len(planned.source.files)
+    return Report(
+        noun="artifacts",
+        name=source.model,
+        verdict="unchanged",
+        sentence=(
+            f"{source.model} {source.version}: not sent, vault.keep took it out of the vault and it is as it was; "
+            "write it again at the source to have it sent"
+        ),
+        items_total=count,
+        bytes_total=sum(file.info.size for file in source.files),
+        seconds=seconds,
+        version=source.version,
+        details={"revision": planned.revision - 1, "action": planned.action},
+    )
+
+
+def _vanished(waiting: Waiting) -> Report:
+    reason = "it was removed before it was read"
+    return Report(
+        noun="artifacts",
+        name=waiting.model,
+        verdict="held",
+        sentence=f"{waiting.model} {waiting.version}: held, {reason}",
+        version=waiting.version,
+        details={"action": "held", "reason": reason},
+    )
 
 
 def _held(

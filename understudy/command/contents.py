@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from understudy.command.completion import pairs
+from understudy.command.moment import AS_OF, as_moment
 from understudy.command.screen import table
+from understudy.errors import InvalidConfig
 from understudy.report import human_bytes
 
 if TYPE_CHECKING:
@@ -58,13 +60,53 @@ def open_pair(ctx: Context, component: ComponentName, name: str | None, *, dry: 
 @click.argument("model")
 @click.argument("version", required=False)
 @_FOLDER
+@AS_OF
+@click.option(
+    "--tensors",
+    "patterns",
+    metavar="PATTERN",
+    multiple=True,
+    help="Only tensors with such a name, as one safetensors file; may be repeated: 'model.layers.0.*'.",
+)
+@click.option(
+    "--layers",
+    metavar="N",
+    type=click.IntRange(min=0),
+    help="Only the first N layers, and what is in no layer (embeddings, last norm, head), as one safetensors file.",
+)
 @click.pass_obj
-def pull_artifacts(ctx: Context, model: str, version: str | None, folder: Path) -> None:
-    """Restore MODEL, of VERSION or what the newest set pins, to FOLDER/MODEL/VERSION, proven by SHA-256."""
-    from understudy.artifacts.pull import pull
+def pull_artifacts(
+    ctx: Context,
+    model: str,
+    version: str | None,
+    *,
+    folder: Path,
+    as_of: str | None,
+    patterns: tuple[str, ...],
+    layers: int | None,
+) -> None:
+    """Restore MODEL, of VERSION or what the newest set pins, to FOLDER/MODEL/VERSION, proven by SHA-256.
 
+    With --as-of it is what the set of that moment pinned, else the newest version that the vault held then. With
+    --tensors or --layers only these tensors are read, into FOLDER/MODEL/VERSION.subset.safetensors.
+
+    A pull that was stopped is gone on with by the same command.
+    """
+    moment, revision = as_moment(as_of), None
+    if moment is not None and version is not None:
+        raise InvalidConfig("VERSION and --as-of both say which version is wanted", hint="give one of the two")
     service, _ = open_pair(ctx, "training", None)
-    report = pull(service.vault, folder, model=model, version=version, progress=ctx.screen.progress)
+    if moment is not None:
+        version, revision = service.version_at(model, moment)
+    wanted: Any = {"model": model, "version": version, "revision": revision, "progress": ctx.screen.progress}
+    if patterns or layers is not None:
+        from understudy.artifacts.subset import pull_tensors
+
+        report = pull_tensors(service.vault, folder, patterns=patterns, layers=layers, **wanted)
+    else:
+        from understudy.artifacts.pull import pull
+
+        report = pull(service.vault, folder, **wanted)
     ctx.screen.reports([report], empty="")
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -11,36 +10,27 @@ import click
 from understudy.command import contents
 from understudy.command.completion import pairs, sites
 from understudy.command.contents import open_pair
+from understudy.command.moment import AS_OF, as_moment
 from understudy.command.screen import table
-from understudy.errors import Corrupt, InvalidConfig, Refused
+from understudy.errors import Corrupt, InvalidConfig, NotFound, Refused
 from understudy.report import human_bytes
 
 if TYPE_CHECKING:
-    from understudy.artifacts.manifest import ArtifactManifest
+    from understudy.artifacts.catalog import Outline, Unreadable
     from understudy.command.root import Context
     from understudy.report import Report
     from understudy.service import Service
 
 
+#: So many manifests that cannot be read are named in one sentence; the others are counted.
+_NAMED_MAX = 3
 _DRY = click.option("--dry-run", "dry", is_flag=True, help="Say what a run would do; write nothing.")
-_AS_OF = click.option("--as-of", metavar="MOMENT", help="The state at this moment (ISO 8601); else the newest.")
 
 
 def _set_at(service: Service, text: str | None) -> int | None:
     """Return which set was the newest at a moment that somebody typed; None for now."""
     moment = as_moment(text)
     return service.set_as_of(moment).sequence if moment else None
-
-
-def as_moment(text: str | None) -> datetime | None:
-    """Read ``--as-of``: ISO 8601, UTC where no zone is written."""
-    if text is None:
-        return None
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError as error:
-        raise InvalidConfig(f"{text!r} is no moment", hint="write it like 2026-11-21T03:00:00Z") from error
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 @click.group()
@@ -86,30 +76,37 @@ def push_artifacts(ctx: Context, /, pair: str | None, **options: Any) -> int:  #
     return failed or told.exit_code
 
 
-def _tell_damaged(ctx: Context, reports: list[Report]) -> int:
-    """Name the models that were left as they are, once the others are done; return the exit code."""
+def _tell_damaged(ctx: Context, reports: list[Report], words: str = "was left as it is") -> int:
+    """Name the models that were passed over, once the others are done; return the exit code."""
     damaged = [report for report in reports if report.details.get("action") == "damaged"]
     if not damaged:
         return 0
-    told = Corrupt(
-        "; ".join(f"{report.name} was left as it is: {report.details['reason']}" for report in damaged),
+    absent = all(report.details["kind"] == NotFound.kind for report in damaged)
+    told = (NotFound if absent else Corrupt)(
+        "; ".join(f"{_label(report)} {words}: {report.details['reason']}" for report in damaged),
         hint=damaged[0].details["hint"],
-        next_command="understudy vault verify",
+        next_command="understudy artifacts hydrate" if absent else "understudy vault verify",
     )
     if not ctx.screen.as_json:  # there each report says it
         ctx.screen.error(told)
     return told.exit_code
 
 
+def _label(report: Report) -> str:
+    return f"{report.name} {report.version}".rstrip()
+
+
 @artifacts.command("hydrate")
 @click.argument("pair", required=False, shell_complete=pairs)
 @click.option("--site", shell_complete=sites, help="The site to fill; else the standby.")
-@_AS_OF
+@AS_OF
 @click.option("--full", is_flag=True, help="Read back every file that is there: after damage.")
 @_DRY
 @click.pass_obj
 def hydrate_artifacts(ctx: Context, /, pair: str | None, **options: Any) -> int:  # noqa: ANN401 - click's own
-    """Bring a site's serving bucket to the model that the newest set pins, or the set of a moment.
+    """Bring a site's serving bucket to the model that the newest set pins, or to what the vault held at a moment.
+
+    What the config's `serving` asks for follows: the CDN is warmed, and the loading of the model is timed.
 
     A model that is damaged is left as it is (exit code 8); the others go on.
     """
@@ -117,49 +114,66 @@ def hydrate_artifacts(ctx: Context, /, pair: str | None, **options: Any) -> int:
     reports = service.hydrate(
         chosen,
         role=service.settings.role_of(options["site"]) if options["site"] else None,
-        set_sequence=_set_at(service, options["as_of"]),
+        as_of=as_moment(options["as_of"]),
         full=options["full"],
+        follow=not options["dry"],
         progress=ctx.screen.progress,
     )
     ctx.screen.reports(reports, empty=f"{chosen.name}: the vault holds no model yet", dry=options["dry"])
     return _tell_damaged(ctx, reports)
 
 
-def _summary(manifest: ArtifactManifest) -> dict[str, Any]:
+def _unread(found: Unreadable) -> dict[str, Any]:
+    names = {"model": found.model, "version": found.version, "revision": found.revision}
+    return {**names, "digest": "", "parent": None, "tags": {}, "files": [], "damage": found.damage.message}
+
+
+def _summary(found: Outline) -> dict[str, Any]:
     return {
-        "model": manifest.model,
-        "version": manifest.version,
-        "revision": manifest.revision,
-        "digest": manifest.digest,
-        "parent": asdict(manifest.parent) if manifest.parent else None,
-        "tags": manifest.tags,
-        "files": [{"path": file.path, "size": file.size, "sha256": file.sha256} for file in manifest.files],
+        "model": found.model,
+        "version": found.version,
+        "revision": found.revision,
+        "digest": found.digest,
+        "parent": asdict(found.parent) if found.parent else None,
+        "tags": found.tags,
+        "files": [{"path": path, "size": size, "sha256": sha256} for path, size, sha256 in found.files],
+        "damage": "",
     }
 
 
 @artifacts.command("list")
 @click.argument("model", required=False)
 @click.pass_obj
-def list_artifacts(ctx: Context, model: str | None) -> None:
-    """List every version in the vault, of MODEL or of all."""
-    from understudy.artifacts.catalog import all_manifests
+def list_artifacts(ctx: Context, model: str | None) -> int:
+    """List every version in the vault, of MODEL or of all.
+
+    What cannot be read is named, after the others are listed (exit code 8).
+    """
+    from understudy.artifacts.catalog import Unreadable, outlines
 
     service, _ = open_pair(ctx, "training", None)
-    manifests = all_manifests(service.vault, model)
-    rows = [
-        [
-            m.model,
-            m.version,
-            str(m.revision),
-            str(len(m.files)),
-            human_bytes(sum(f.size for f in m.files)),
-            m.digest[:12],
-        ]
-        for m in manifests
-    ]
-    ctx.screen.result(
-        [_summary(m) for m in manifests], table(["MODEL", "VERSION", "REVISION", "FILES", "SIZE", "DIGEST"], rows)
+    rows, value, damaged = [], [], []
+    for found in outlines(service.vault, model, files=ctx.screen.as_json):
+        if isinstance(found, Unreadable):
+            damaged.append(found)
+            rows.append([found.model, found.version, str(found.revision), "-", "-", "cannot be read"])
+        else:
+            size, digest = human_bytes(found.size), found.digest[:12]
+            rows.append([found.model, found.version, str(found.revision), str(found.count), size, digest])
+        if ctx.screen.as_json:
+            value.append(_unread(found) if isinstance(found, Unreadable) else _summary(found))
+    ctx.screen.result(value, table(["MODEL", "VERSION", "REVISION", "FILES", "SIZE", "DIGEST"], rows))
+    if not damaged:
+        return 0
+    more = f"; and {len(damaged) - _NAMED_MAX} more" if len(damaged) > _NAMED_MAX else ""
+    told = Corrupt(
+        "; ".join(found.damage.message for found in damaged[:_NAMED_MAX]) + more,
+        hint=damaged[0].damage.hint,
+        next_command="understudy vault verify",
     )
+    if not ctx.screen.as_json:  # there each of them says it
+        ctx.screen.error(told)
+    return told.exit_code
 
 
 @artifacts.command("show")
@@ -167,30 +181,36 @@ def list_artifacts(ctx: Context, model: str | None) -> None:
 @click.argument("version", required=False)
 @click.pass_obj
 def show_artifact(ctx: Context, model: str, version: str | None) -> None:
-    """Show one version's files, digests and lineage."""
-    from understudy.artifacts.catalog import find_manifest
+    """Show one version's files, digests and lineage, and what restoring it would read."""
+    from understudy.artifacts.catalog import find_manifest, outline
 
     service, _ = open_pair(ctx, "training", None)
     manifest = find_manifest(service.vault, model, version)
+    cost = service.restore_cost(manifest)
     parent = f"{manifest.parent.version} r{manifest.parent.revision}" if manifest.parent else "none"
     lines = [f"{manifest.model} {manifest.version} r{manifest.revision}  digest {manifest.digest}  parent {parent}"]
     lines += [f"{name}: {text!r}" for name, text in sorted(manifest.tags.items())]
     lines += table(
         ["FILE", "SIZE", "SHA-256"], [[file.path, human_bytes(file.size), file.sha256] for file in manifest.files]
     )
-    ctx.screen.result(_summary(manifest), lines)
+    lines.append(cost.sentence)
+    ctx.screen.result(_summary(outline(manifest)) | {"restore": cost.as_json()}, lines)
 
 
 @artifacts.command("verify")
 @click.argument("pair", required=False, shell_complete=pairs)
 @click.option("--site", shell_complete=sites, help="The site to check; else the standby.")
 @click.pass_obj
-def verify_artifacts(ctx: Context, pair: str | None, site: str | None) -> None:
-    """Read a site's served model back and compare every file's SHA-256."""
+def verify_artifacts(ctx: Context, pair: str | None, site: str | None) -> int:
+    """Read a site's served models back and compare every file's SHA-256.
+
+    A model that is damaged is named (exit code 8); the others are read all the same.
+    """
     service, chosen = open_pair(ctx, "training", pair)
     role = service.settings.role_of(site) if site else None
     reports = service.verify_models(chosen, role=role)
     ctx.screen.reports(reports, empty=f"{chosen.name}: nothing is served there yet")
+    return _tell_damaged(ctx, reports, "was not proven")
 
 
 @click.group()
@@ -211,7 +231,7 @@ def export_vectors(ctx: Context, pair: str | None, *, dry: bool) -> None:
 @vectors.command("rebuild")
 @click.argument("pair", required=False, shell_complete=pairs)
 @click.option("--site", shell_complete=sites, help="The site to rebuild; else the standby.")
-@_AS_OF
+@AS_OF
 @click.option("--full", is_flag=True, help="Also where nothing seems to have changed: after damage.")
 @_DRY
 @click.pass_obj
@@ -258,7 +278,7 @@ def push_features(ctx: Context, pair: str | None, *, dry: bool) -> None:
 @features.command("rebuild")
 @click.argument("pair", required=False, shell_complete=pairs)
 @click.option("--site", shell_complete=sites, help="The site to rebuild; else the standby.")
-@_AS_OF
+@AS_OF
 @click.option("--full", is_flag=True, help="A fresh table even where nothing seems to have changed: after damage.")
 @_DRY
 @click.pass_obj

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 import sys
 import threading
 import time
 from typing import TYPE_CHECKING, Any
 
-from understudy.report import human_bytes
+from understudy.progress import Meter
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from understudy.errors import UnderstudyError
-    from understudy.report import Report
+    from understudy.report import Counts, Report
 
-_PROGRESS_PERIOD_SECONDS = 0.5
+_DRAWN_SECONDS = 0.5
+#: In a log, where each line stays.
+_PLAIN_SECONDS = 5.0
 
 
 class Screen:
@@ -27,7 +30,9 @@ class Screen:
         self.as_json = as_json
         self.quiet = quiet
         self._lock = threading.Lock()
-        self._shown = 0.0
+        self._meter = Meter()
+        # In a log nothing is said of work that is done within a moment.
+        self._shown = 0.0 if sys.stderr.isatty() else time.monotonic()
         self._line = False
 
     def say(self, text: str) -> None:
@@ -58,18 +63,24 @@ class Screen:
         value = [{**report.as_json(), "dry_run": dry} for report in reports]
         self.result(value, [lead + report.sentence for report in reports] or [empty])
 
-    def progress(self, what: str, done: int, total: int | None, unit: str) -> None:
-        """Keep one line of progress on a terminal's stderr."""
-        now = time.monotonic()
-        if self.as_json or self.quiet or not sys.stderr.isatty() or now - self._shown < _PROGRESS_PERIOD_SECONDS:
+    def progress(self, what: str, done: int, total: int | None, unit: str, counts: Counts | None = None) -> None:
+        """Say on stderr how far long work is: one line drawn anew on a terminal, elsewhere a line every few seconds."""
+        if self.as_json or self.quiet:
             return
+        now = time.monotonic()
+        reading = self._meter.read(what, done, total, unit, counts, now=now)
+        drawn = sys.stderr.isatty()
         with self._lock:
+            if now - self._shown < (_DRAWN_SECONDS if drawn else _PLAIN_SECONDS):
+                return
             self._shown = now
-            show = human_bytes if unit == "bytes" else lambda count: f"{count:,} {unit}"
-            share = f" ({done / total:.0%})" if total else ""
-            sys.stderr.write(f"\r\x1b[K{what}: {show(done)}{f' of {show(total)}' if total else ''}{share}")
+            if drawn:
+                width = shutil.get_terminal_size().columns - 1
+                sys.stderr.write(f"\r\x1b[K{reading.line[:width]}")
+            else:
+                sys.stderr.write(f"{reading.line}\n")
             sys.stderr.flush()
-            self._line = True
+            self._line = drawn
 
     def error(self, error: UnderstudyError) -> None:
         """Print an error as one sentence on stderr, or as an object on stdout under ``--json``."""

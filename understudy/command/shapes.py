@@ -35,8 +35,13 @@ from understudy.kit import Kit
 from understudy.report import Report
 from understudy.settings import SiteRole
 from understudy.status import Status
+from understudy.transfer.budget import Transferred
+from understudy.vault.compare import Comparison
 from understudy.vault.countersign import Countersigned
+from understudy.vault.rekey import Rekeyed
+from understudy.vault.pruning import PruneResult
 from understudy.vault.sets import SetManifest  # noqa: TC001 - pydantic reads it from the annotations
+from understudy.vault.verified import Kind, VaultProof
 from understudy.vault.verify import VerifyResult
 from understudy.vectors.interface import Schema  # noqa: TC001 - pydantic reads it from the annotations
 from understudy.vectors.pull import RowChanges
@@ -46,7 +51,14 @@ FORMAT = 1
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 #: Names that a module of the product imports for its annotations alone.
-_NAMES = {"datetime": datetime, "SiteRole": SiteRole, "Halt": Halt}
+_NAMES = {
+    "VaultProof": VaultProof,
+    "Transferred": Transferred,
+    "Kind": Kind,
+    "datetime": datetime,
+    "SiteRole": SiteRole,
+    "Halt": Halt,
+}
 _ATTRIBUTE = re.compile(
     r"^ {0,8}([a-z_0-9]+(?:, [a-z_0-9]+)*): (.+?)(?=\n {0,8}[a-z_0-9]+(?:, [a-z_0-9]+)*: |\Z)", re.DOTALL | re.MULTILINE
 )
@@ -88,8 +100,38 @@ class ModelFile:
 
 
 @dataclass(frozen=True)
+class RestoreEstimate:
+    """What restoring a version takes.
+
+    Attributes:
+        size: plain bytes of its files.
+        own: coded bytes of its own chunks, each once.
+        bases: coded bytes of what these are decoded from and that is not its own.
+        bytes_read: both together: what is read from the vault.
+        chunks: how many distinct chunks it has.
+        packs: how many packs are read from.
+        missing: chunks that no pack has: the restore would stop there.
+        rate: plain bytes a second of the last restore that was measured; null before the first.
+        seconds: at that rate; null before the first.
+    """
+
+    size: int
+    own: int
+    bases: int
+    bytes_read: int
+    chunks: int
+    packs: int
+    missing: int
+    rate: float | None
+    seconds: float | None
+
+
+@dataclass(frozen=True)
 class ModelVersion:
-    """One revision of a model's version in the vault; ``parent`` is the revision that it was derived from."""
+    """One revision of a model's version in the vault; ``parent`` is the revision that it was derived from.
+
+    ``damage`` says why its manifest cannot be read; what else is in it is not known then. It is empty when all is well.
+    """
 
     model: str
     version: str
@@ -98,6 +140,14 @@ class ModelVersion:
     parent: Lineage | None
     tags: dict[str, str]
     files: list[ModelFile]
+    damage: str
+
+
+@dataclass(frozen=True)
+class ModelDetails(ModelVersion):
+    """One revision of a model's version, and what restoring it would read."""
+
+    restore: RestoreEstimate
 
 
 @dataclass(frozen=True)
@@ -170,6 +220,14 @@ class KeyPair:
 
     public: str
     private_key_file: str
+
+
+@dataclass(frozen=True)
+class EncryptionKey:
+    """What errors and ``format.json`` call a key, and where it was written."""
+
+    id: str
+    key_file: str
 
 
 @dataclass(frozen=True)
@@ -332,7 +390,7 @@ SHAPES: dict[str, Any] = {
     "artifacts push": _REPORTS,
     "artifacts hydrate": _REPORTS,
     "artifacts list": list[ModelVersion],
-    "artifacts show": ModelVersion,
+    "artifacts show": ModelDetails,
     "artifacts pull": _REPORTS,
     "artifacts diff": list[FileChange],
     "artifacts verify": _REPORTS,
@@ -352,8 +410,11 @@ SHAPES: dict[str, Any] = {
     "features verify": _REPORTS,
     "features retire": _REPORTS,
     "vault stat": VaultCounts,
+    "vault prune": _shape(PruneResult, sentence=str),
     "vault verify": _shape(VerifyResult, ok=bool, sentence=str),
-    "vault keygen": KeyPair,
+    "vault keygen": KeyPair | EncryptionKey,
+    "vault rekey": _shape(Rekeyed, sentence=str),
+    "vault compare": _shape(Comparison, equal=bool, sentence=str),
     "vault sign": _shape(Countersigned, sentence=str),
     "failover plan": Plan,
     "failover run": _shape(Outcome, next=str),

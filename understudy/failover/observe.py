@@ -13,6 +13,7 @@ from understudy.failover.observed import Copied, Observed, Pinned
 from understudy.settings import other
 from understudy.threads import ThreadPool
 from understudy.vault.marks import read_marks
+from understudy.vault.pointers import proven_key
 from understudy.vault.store import numbered
 
 if TYPE_CHECKING:
@@ -84,6 +85,7 @@ def observe(world: World, *, target: SiteRole) -> Observed:
                 **({"alerts": alerts.control_plane} if alerts else {}),
             },
             timings=timings or {},
+            load_seconds=seen("vault", lambda: _read_load(world, target)) or 0.0,
         )
 
 
@@ -129,6 +131,15 @@ def _read_copied(world: World) -> tuple[Copied, ...]:
     pairs = [(name, pair) for name, pair in world.settings.all_pairs() if components[name].rpo is not None]
     found = read_marks(world.vault, pairs, ()).watermarks
     return tuple(Copied(name, pair.name, found[pair.name]) for name, pair in pairs)
+
+
+def _read_load(world: World, target: SiteRole) -> float:
+    training = world.settings.components.get("training")
+    found = [
+        (world.vault.pointer(proven_key(target, pair.name)) or {}).get("load")
+        for pair in (training.pairs if training else ())
+    ]
+    return max((float(each["seconds"]) for each in found if each), default=0.0)
 
 
 def _is_there(vault: Vault, key: str) -> bool:

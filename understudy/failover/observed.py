@@ -86,6 +86,7 @@ class Observed:
         problems: what could not be read, by noun (vault, compute, traffic, alerts): a sentence each.
         control_planes: what each change depends on, by noun.
         timings: seconds that actions took in earlier failovers, by the action's kind.
+        load_seconds: what the target's instances took to load the model when its pointer last moved; 0 unmeasured.
     """
 
     service: str
@@ -103,6 +104,7 @@ class Observed:
     problems: dict[str, str] = field(default_factory=dict)
     control_planes: dict[str, str] = field(default_factory=dict)
     timings: dict[str, float] = field(default_factory=dict)
+    load_seconds: float = 0.0
 
     @property
     def last_renewal(self) -> datetime | None:

@@ -219,7 +219,8 @@ def _actions(observed: Observed, settings: Settings, margin: float) -> Iterator[
         yield shift(warm, 0, "dns", after=False)
     yield Action(
         id="scale", kind="scale", stage="scale", sentence=f"{size} -> {full} instances",
-        seconds=took("scale") if size < full or running < full else 1.0,
+        # An instance that is started now serves when it has loaded the model, and not before.
+        seconds=took("scale", least=observed.load_seconds) if size < full or running < full else 1.0,
         parameters={"group": observed.group.name if observed.group else "", "from": size, "to": max(size, full)},
         undo=f"resize to {size}", depends_on=(planes.get("compute", "compute"),),
     )  # fmt: skip

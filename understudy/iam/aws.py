@@ -128,19 +128,25 @@ def _listings(needs: Sequence[Need]) -> list[dict[str, Any]]:
     missing object: S3 answers 404 instead of 403 only to who may list.
     """
     prefixes: dict[str, set[str]] = defaultdict(set)
+    pinned = {_bucket_arn(need) for need in needs if "list_versions" in need.verbs}
     inspected = sorted({_bucket_arn(need) for need in needs if "inspect" in need.verbs})
+    surveyed = sorted({_bucket_arn(need) for need in needs if "survey" in need.verbs})
     for need in needs:
         if "list" in need.verbs:
             prefixes[_bucket_arn(need)] |= set(need.full_keys())
     statements = []
     for number, (arn, found) in enumerate(sorted(prefixes.items()), 1):
-        statement = _statement(f"List{number}", ("s3:ListBucket",), [arn])
+        actions = ("s3:ListBucket", "s3:ListBucketVersions") if arn in pinned else ("s3:ListBucket",)
+        statement = _statement(f"List{number}", actions, [arn])
         if "" not in found:
             asked = [f"{prefix}*" if prefix.endswith("/") else prefix for prefix in _outermost(found)]
             statement["Condition"] = {"StringLikeIfExists": {"s3:prefix": asked}}
         statements.append(statement)
     if inspected:
         statements.append(_statement("SeeWhetherVersionsAreKept", ("s3:GetBucketVersioning",), inspected))
+    if surveyed:
+        looks = ("s3:GetBucketVersioning", "s3:GetReplicationConfiguration")
+        statements.append(_statement("SeeHowBucketsAreKept", looks, surveyed))
     return statements
 
 
@@ -154,14 +160,15 @@ def _objects(needs: Sequence[Need]) -> list[dict[str, Any]]:
 
 
 def _keys(needs: Sequence[Need], kms_keys: Sequence[str]) -> list[dict[str, Any]]:
-    if not kms_keys or not needs:
+    keys = {*kms_keys, *(key for need in needs if (key := need.kms_key).startswith("arn:"))}
+    if not keys or not needs:
         return []
     writes = any(need.verbs & {"create", "replace", "put"} for need in needs)
     # Decrypt also for writing in parts: https://repost.aws/knowledge-center/s3-large-file-encryption-kms-key
     actions = ("kms:Decrypt", "kms:GenerateDataKey") if writes else ("kms:Decrypt",)
     through = sorted({f"s3.{need.access.region}.amazonaws.com" for need in needs})
     condition = {"StringEquals": {"kms:ViaService": through}}
-    return [_statement("UseKeysThroughS3", actions, sorted(kms_keys), condition)]
+    return [_statement("UseKeysThroughS3", actions, sorted(keys), condition)]
 
 
 def _tables(needs: Sequence[Need], account: str) -> list[dict[str, Any]]:

@@ -26,7 +26,11 @@ BINDINGS_MAX = 20
 SCHEMES = frozenset({"gs", "bigtable", "gce"})
 
 #: What a listing, or a look at the bucket, is asked of: the bucket itself.
-_BUCKET: dict[Verb, tuple[str, ...]] = {"list": ("storage.objects.list",), "inspect": ("storage.buckets.get",)}
+_BUCKET: dict[Verb, tuple[str, ...]] = {
+    "list": ("storage.objects.list",),
+    "inspect": ("storage.buckets.get",),
+    "survey": ("storage.buckets.get",),
+}
 _OBJECTS: dict[Verb, tuple[str, ...]] = {
     "read": ("storage.objects.get",),
     "create": ("storage.objects.create",),
@@ -154,6 +158,8 @@ def grant(identity: Identity, needs: Sequence[Need], *, project: str | None) -> 
     made.buckets([need for need in mine if need.scheme == "gs"])
     for need in sorted({need.url: need for need in mine if need.scheme == "bigtable"}.values(), key=lambda n: n.url):
         made.tables(need)
+    for at in sorted({need.access.project or project for need in mine if need.scheme == "gs" and need.payer}):
+        made.bind(f"projects/{at}", at, "pay", ("serviceusage.services.use",))
     for need in mine:
         if need.scheme == "gce":
             permissions = _GROUP_WORK if "work" in need.verbs else _GROUP_LOOK
@@ -165,8 +171,14 @@ def grant(identity: Identity, needs: Sequence[Need], *, project: str | None) -> 
 def notes(needs: Iterable[Need]) -> list[str]:
     """Return what the conditions cannot say about these needs, sorted."""
     needs = list(needs)
+    keys = sorted({need.kms_key for need in needs if need.scheme == "gs" and need.kms_key})
+    encrypted = [
+        f"what is written is encrypted with {key} by Cloud Storage itself: grant its service agent "
+        "roles/cloudkms.cryptoKeyEncrypterDecrypter on that key"
+        for key in keys
+    ]
     kinds = {need.scheme for need in needs if not need.deny} | ({"deny"} if any(need.deny for need in needs) else set())
-    return [NOTES[kind] for kind in sorted(kinds & set(NOTES))]
+    return [*(NOTES[kind] for kind in sorted(kinds & set(NOTES))), *encrypted]
 
 
 class _Maker:
@@ -202,7 +214,7 @@ class _Maker:
         keys: dict[tuple[str, str, Verb], set[str]] = defaultdict(set)
         for need in needs:
             # A generation is read by the same permission as an object, and parts are sent by that to create it.
-            for verb in need.verbs - {"parts", "read_versions"}:
+            for verb in need.verbs - {"parts", "read_versions", "list_versions"}:
                 keys[need.bucket, need.access.project or self._project, verb] |= set(need.full_keys())
         for (bucket, project, verb), asked in sorted(keys.items()):
             if verb in _BUCKET:

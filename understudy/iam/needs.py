@@ -5,12 +5,13 @@ An identity is who runs something, with credentials of its own:
 - ``replicator`` reads the active site and creates in the vault; it can delete nothing there but its own pointers.
 - ``hydrator`` reads the vault and fills the standby: its serving bucket and its online store.
 - ``copies`` is both in one: what the scheduled flows run as, which copy and then fill in the same run.
-- ``pruner`` reads the vault and deletes packs that nothing names any more.
+- ``pruner`` reads the vault and what both sites serve, and deletes versions, sets, packs and index that are not kept.
 - ``failover`` does what the hydrator does, and claims the epoch, writes the journal, moves DNS, capacity and alerts.
 - ``drill`` reads the vault and fills places of its own; it can claim no epoch and moves nothing of production.
 - ``writer`` is the service itself, at both sites: it renews its lease and appends to the offline store.
 - ``exporter`` reads pointers, the register and plans for ``understudy metrics``, and writes nothing.
-- ``operator`` writes the first register, and keeps the break-glass kit beside the vault.
+- ``operator`` writes the first register, keeps the break-glass kit beside the vault, and may ask how buckets keep what
+  is in them, which ``config check`` says.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, get_args
 
-from understudy.settings import Access, Settings, SiteRole, other, split_url
+from understudy.settings import Access, Settings, SiteRole, StoredAccess, other, split_url
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,12 +27,25 @@ if TYPE_CHECKING:
 Identity = Literal["replicator", "hydrator", "copies", "pruner", "failover", "drill", "writer", "exporter", "operator"]
 IDENTITIES: tuple[Identity, ...] = get_args(Identity)
 
-#: Of a bucket: ``list`` (and its clock), ``inspect`` whether it keeps versions, ``read``, ``read_versions``; ``create``
-#: where nothing is, ``parts`` of a create that is sent in several (they show nothing), ``replace`` by compare-and-set,
-#: ``put`` over whatever is there, ``delete``. Of anything else: ``look`` changes nothing, ``work`` is all that its
-#: adapter does.
+#: Of a bucket: ``list`` (and its clock), ``list_versions`` to pin many files at once, ``inspect`` whether it keeps
+#: versions, ``survey`` how it keeps what is in it (versions, replication, soft delete), ``read``, ``read_versions``;
+#: ``create`` where nothing is, ``parts`` of a create that is sent in several (they show nothing), ``replace`` by
+#: compare-and-set, ``put`` over whatever is there, ``delete``. Of anything else: ``look`` changes nothing, ``work`` is
+#: all that its adapter does.
 Verb = Literal[
-    "list", "inspect", "read", "read_versions", "create", "parts", "replace", "put", "delete", "look", "work"
+    "list",
+    "list_versions",
+    "inspect",
+    "survey",
+    "read",
+    "read_versions",
+    "create",
+    "parts",
+    "replace",
+    "put",
+    "delete",
+    "look",
+    "work",
 ]
 
 REGISTER = "register.json"
@@ -47,7 +61,10 @@ _STREAMED = "offline/"
 _TOLD = "pointers/told/"
 _KITS, _NEWEST_KIT = "kits/", "pointers/kit.json"
 _LOG = ("log/", "writers/")
-_WATERMARKS = ("pointers/artifacts/", "pointers/features/", "pointers/vectors/")
+#: Where ``limits.transfer_month`` is kept.
+_TRANSFERRED = "pointers/transfer/"
+#: Watermarks, and what verifications of the vault found.
+_WATERMARKS = ("pointers/artifacts/", "pointers/features/", "pointers/vectors/", "pointers/verified/")
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +99,16 @@ class Need:
     def path(self) -> str:
         """What the URL names below that, without a slash at either end."""
         return split_url(self.url)[2].strip("/")
+
+    @property
+    def kms_key(self) -> str:
+        """The key that the config names for what is written there; empty where it names none."""
+        return (self.access.storage.kms_key or "") if isinstance(self.access, StoredAccess) else ""
+
+    @property
+    def payer(self) -> bool:
+        """Whether whoever asks pays for it."""
+        return isinstance(self.access, StoredAccess) and self.access.storage.requester_pays
 
     def full_keys(self) -> tuple[str, ...]:
         """Return whole keys, and prefixes that end in ``/`` (or are empty: the whole bucket), sorted."""
@@ -127,9 +154,10 @@ def _replicator(settings: Settings, standby: SiteRole) -> list[Need]:
         _need(settings.register_.url, settings.register_, "read", below=(REGISTER,)),
     ]
     site = settings.site(source)
-    needs += [_need(url, site, "list", "read", "read_versions") for url in _models(settings, source)]
+    verbs: tuple[Verb, ...] = ("list", "list_versions", "read", "read_versions")
+    needs += [_need(url, site, *verbs) for url in _models(settings, source)]
     needs += [_need(url, site, "list", "read") for url in _offline(settings, source)]
-    return needs
+    return [*needs, *_count_of_transfers(settings)]
 
 
 def _hydrator(settings: Settings, standby: SiteRole) -> list[Need]:
@@ -141,7 +169,14 @@ def _hydrator(settings: Settings, standby: SiteRole) -> list[Need]:
     ]
     needs += [_need(url, site, "list", "inspect", "read", "read_versions", "put") for url in _models(settings, standby)]
     needs += [_need(url, site, "work") for url in _online(settings, standby)]
-    return needs
+    return [*needs, *(_count_of_transfers(settings) if standby == "home" else ())]
+
+
+def _count_of_transfers(settings: Settings) -> list[Need]:
+    """Return what keeps the month's budget; reading it is granted with the vault."""
+    if settings.limits.transfer_month is None:
+        return []
+    return [_need(settings.vault.url, settings.sites.away, "create", "replace", below=(_TRANSFERRED,))]
 
 
 def _copies(settings: Settings, standby: SiteRole) -> list[Need]:
@@ -150,11 +185,18 @@ def _copies(settings: Settings, standby: SiteRole) -> list[Need]:
 
 def _pruner(settings: Settings, standby: SiteRole) -> list[Need]:
     del standby  # the vault is where it is, whoever is active
+    vault, access = settings.vault.url, settings.sites.away
     return [
-        _need(settings.vault.url, settings.sites.away, "list", "read", "read_versions"),
-        _need(settings.vault.url, settings.sites.away, "create", below=("condemned/",)),
-        _need(settings.vault.url, settings.sites.away, "delete", below=("condemned/", "packs/")),
+        _need(vault, access, "list", "inspect", "read", "read_versions"),
+        _need(vault, access, "create", below=("condemned/", "index/", "packs/", "retired/")),
+        _need(vault, access, "replace", below=("condemned/prune.lock",)),
+        _need(vault, access, "delete", below=("artifacts/", "condemned/", "index/", "packs/", "sets/")),
         _need(settings.register_.url, settings.register_, "read", below=(REGISTER,)),
+        *(
+            _need(url, settings.site(role), "list", "read", "read_versions", below=("pointers/",))
+            for role in _ROLES
+            for url in _models(settings, role)
+        ),
     ]
 
 
@@ -238,6 +280,8 @@ def _operator(settings: Settings, standby: SiteRole) -> list[Need]:
         _need(vault, access, "create", below=("format.json", _KITS, _NEWEST_KIT)),
         _need(vault, access, "parts", below=(_KITS,)),
         _need(vault, access, "replace", below=(_NEWEST_KIT,)),
+        _need(vault, access, "survey"),
+        *(_need(url, settings.site(role), "survey") for role in _ROLES for url in _models(settings, role)),
         _need(settings.register_.url, settings.register_, "list", "read", "create", below=(REGISTER,)),
     ]
 

@@ -109,6 +109,11 @@ def policies_of(
     granted = gcp.grant(identity, needs, project=project) if "gcp" in clouds else None
     if document and '"s3:prefix"' in _json(document):
         notes.append(S3_NOTE)
+    notes += [
+        f"{key} is no ARN, which a policy needs: name the key by its ARN under storage.kms_key, or with --kms-key"
+        for key in sorted({need.kms_key for need in needs if document and need.scheme == "s3" and need.kms_key})
+        if not key.startswith("arn:")
+    ]
     if granted:
         notes += gcp.notes(needs)
     made = Policies(identity, document, granted, (*notes, *outside_the_clouds(settings)))

@@ -13,8 +13,10 @@ from understudy.metrics import instruments as i
 from understudy.metrics.instruments import Instrument, Sample
 from understudy.status import judge
 from understudy.threads import ThreadPool, TookTooLong, within
+from understudy.transfer.budget import Transferred, read_transferred
 from understudy.vault.marks import Marks, read_marks
-from understudy.vault.store import Vault
+from understudy.vault.store import Vault, decrypting
+from understudy.vault.verified import KINDS, Verified, read_verified
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -108,7 +110,7 @@ def gather(service: Service, *, seconds: float = GATHER_SECONDS, turns: Turns | 
     state, found = from_register or (None, [])
     samples += found
     if pointers is not None:
-        samples += _of_vault(service, pointers)
+        samples += _of_vault(service, *pointers)
     up = up_samples(service.name, problems)
     rows: tuple[Row, ...] = ()
     if state is not None and pointers is not None:
@@ -116,9 +118,9 @@ def gather(service: Service, *, seconds: float = GATHER_SECONDS, turns: Turns | 
         rows = tuple(
             judge(
                 service.settings,
-                now=pointers.now,
-                watermarks=pointers.watermarks,
-                proven=pointers.proven[standby],
+                now=pointers[0].now,
+                watermarks=pointers[0].watermarks,
+                proven=pointers[0].proven[standby],
                 predicted={},
                 protected=state.active == "home",
             )
@@ -191,17 +193,32 @@ def _of_register(service: Service) -> tuple[State, list[Sample]]:
     return state, samples
 
 
-def _read_marks(service: Service) -> Marks:
+def _read_marks(service: Service) -> tuple[Marks, Verified, Transferred | None]:
     """Read the vault's pointers. Raises Unreachable, Denied, Corrupt."""
     settings = service.settings
-    # Not service.vault: pointers are all that is read, so neither the vault's format nor its keys are asked for.
-    vault = Vault(opening.open_store(settings.vault.url, settings.sites.away))
-    return read_marks(vault, settings.all_pairs(), _ROLES)
+    # Not service.vault: pointers are all that is read, so neither the vault's format nor who signs is asked for.
+    store = opening.open_store(settings.vault.url, settings.sites.away)
+    vault = Vault(decrypting(store, service.encryption))
+    marks, budget = read_marks(vault, settings.all_pairs(), _ROLES), settings.limits.transfer_month
+    transferred = read_transferred(vault, budget, marks.now) if budget is not None else None
+    return marks, read_verified(vault), transferred
 
 
-def _of_vault(service: Service, marks: Marks) -> list[Sample]:
+def _of_vault(
+    service: Service, marks: Marks, verified: Verified, transferred: Transferred | None
+) -> list[Sample]:
     """Return the values of the instruments that the vault's pointers fill."""
-    samples = []
+    name = {"service": service.name}
+    samples = [
+        Sample(i.VAULT_VERIFIED, each.at.timestamp(), {**name, "kind": kind})
+        for kind in KINDS
+        if (each := verified.of(kind))
+    ]
+    if samples:
+        samples.append(Sample(i.VAULT_PROBLEMS, float(verified.damage.problems if verified.damage else 0), name))
+    if transferred is not None and transferred.budget is not None:
+        samples.append(Sample(i.TRANSFERRED, float(transferred.bytes), name))
+        samples.append(Sample(i.TRANSFER_BUDGET, float(transferred.budget), name))
     for component, pair in service.settings.all_pairs():
         labels = {"service": service.name, "component": component, "pair": pair.name}
         if mark := marks.watermarks.get(pair.name):

@@ -91,6 +91,22 @@ LEASE_DURATION = Instrument(
     ("service", "site", "writer"),
     "a writer stops when it could not renew for so long",
 )
+VAULT_VERIFIED = Instrument(
+    "understudy.vault.verified.timestamp",
+    "gauge",
+    "s",
+    ("service", "kind"),
+    "when the vault itself was last read back: quick (listings), sampled (a share) or deep (all of it)",
+)
+VAULT_PROBLEMS = Instrument(
+    "understudy.vault.problems", "gauge", "", _SERVICE, "what is wrong in the vault, by the verification that stands"
+)
+TRANSFERRED = Instrument(
+    "understudy.transfer.month", "gauge", "By", _SERVICE, "passed between the sites this month, where that is limited"
+)
+TRANSFER_BUDGET = Instrument(
+    "understudy.transfer.month.budget", "gauge", "By", _SERVICE, "limits.transfer_month: copies stop there"
+)
 
 BYTES_READ = Instrument("understudy.replication.read", "counter", "By", _RUN, "read from the source's data")
 BYTES_SENT = Instrument("understudy.replication.sent", "counter", "By", _RUN, "written to the target")
@@ -133,6 +149,10 @@ INSTRUMENTS: tuple[Instrument, ...] = (
     HELD,
     LEASE_RENEWED,
     LEASE_DURATION,
+    VAULT_VERIFIED,
+    VAULT_PROBLEMS,
+    TRANSFERRED,
+    TRANSFER_BUDGET,
     BYTES_READ,
     BYTES_SENT,
     BYTES_DEDUPLICATED,

@@ -42,6 +42,36 @@ def in_order(pool: Executor, jobs: Iterable[Callable[[], T]], room: threading.Se
             room.release()
 
 
+def weighed(
+    pool: Executor, jobs: Iterable[tuple[int, Callable[[], T]]], *, ahead: int, weight_max: int
+) -> Generator[T, None, None]:
+    """Run jobs in a pool and yield their results in the order of the jobs, with a bound on what waits in memory.
+
+    Args:
+        pool: where they run.
+        jobs: pairs of a weight (bytes of the result, roughly) and the job; asked for as there is room.
+        ahead: so many are under way or wait to be taken.
+        weight_max: so much do they weigh together; one that alone weighs more runs alone.
+    """
+    pending: deque[tuple[int, Future[T]]] = deque()
+    weight = 0
+    try:
+        for heavy, job in jobs:
+            while pending and (len(pending) >= ahead or weight + heavy > weight_max):
+                done, future = pending[0]
+                yield future.result()
+                pending.popleft()
+                weight -= done
+            pending.append((heavy, pool.submit(job)))
+            weight += heavy
+        while pending:
+            yield pending[0][1].result()
+            pending.popleft()
+    finally:
+        for _, future in pending:
+            future.cancel()
+
+
 def each(pool: Executor, jobs: Iterable[Callable[[], T]], *, ahead: int) -> Generator[T, None, None]:
     """Run jobs in a pool and yield their results as they come, at most ``ahead`` of them under way."""
     pending: set[Future[T]] = set()

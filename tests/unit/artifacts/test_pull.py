@@ -71,10 +71,10 @@ def test_a_pull_that_was_stopped_is_completed_by_the_same_one(vault, tmp_path, m
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr("understudy.artifacts.pull._Folder.replace", stop)
+        patched.setattr("understudy.artifacts.pull.PlainFolder.replace", stop)
         with pytest.raises(KeyboardInterrupt):
             pull(vault, tmp_path, model="m", version="1")
-    (tmp_path / ".understudy-pull").mkdir()  # a kill leaves it
+    (tmp_path / ".understudy-pull").mkdir(exist_ok=True)  # a kill leaves it
     (tmp_path / ".understudy-pull" / "1-2-3").write_bytes(b"half")
     assert 0 == pull(vault, tmp_path, model="m", version="1").items_new
     assert {f"m/1/{path}": data for path, data in V1.items()} == files_in(tmp_path)

@@ -332,9 +332,20 @@ def test_a_file_bigger_than_every_buffer_comes_back(vault):
 
 def test_progress_reaches_its_total(source, vault):
     seen = []
-    push(source, vault, progress=lambda what, done, total, unit: seen.append((what, done, total, unit)))
+    push(source, vault, progress=lambda what, done, total, unit, *_: seen.append((what, done, total, unit)))
     total = sum(len(data) for data in model_files().values())
     assert ("m 1", total, total, "bytes") == seen[-1]
+
+
+def test_progress_says_what_was_known_what_was_coded_and_what_was_sent(source, vault):
+    push(source, vault)
+    put_model(source, "2", model_files(changed=1))
+    told = []
+    [report] = push(source, vault, progress=lambda _what, done, _total, _unit, counts: told.append((done, counts)))
+    done, counts = told[-1]
+    assert done == counts.known + counts.coded
+    assert 64 * 256 * 4 == counts.coded
+    assert [counts.sent <= report.bytes_sent for _, counts in told] == [True] * len(told)
 
 
 def test_a_share_is_said_only_where_it_is_one(vault):

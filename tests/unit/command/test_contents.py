@@ -82,7 +82,7 @@ def test_models_are_listed_shown_compared_and_pulled(world, understudy):
 def test_a_site_is_brought_to_the_set_of_a_moment_only_when_there_was_one(understudy):
     understudy("artifacts", "push")
     code, _, error = understudy("artifacts", "hydrate", "--as-of", "2001-01-01T00:00:00Z")
-    assert (5, True) == (code, "no set of recommender was complete at 2001-01-01T00:00:00+00:00" in error)
+    assert (5, True) == (code, "held no m at 2001-01-01T00:00:00+00:00" in error)
 
 
 def test_indexes_and_features_are_listed_and_shown(understudy):

@@ -62,6 +62,7 @@ LINES = {
     "features verify": "features verify",
     "vault stat": "vault stat",
     "vault verify": "vault verify --deep",
+    "vault compare": "vault compare away away",
     "metrics": "metrics",
     "status": "status",
     "debug bundle": "debug bundle --out {}/bundle.tar.gz",
@@ -79,6 +80,7 @@ FAILOVERS = {
 }
 #: What is not run here, and why. Its reports are written by the same line as those of the others.
 NOT_RUN = {
+    "vault rekey": "asks for a vault that is encrypted: tests/unit/command/test_encrypted_vault.py",
     "kit build": "gathers wheels from the package index; its value is that of kit check without what ran",
     "features retire": "wants a log whose writer is long silent; the drill of a lost writer runs it",
 }

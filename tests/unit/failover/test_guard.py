@@ -248,11 +248,11 @@ def test_the_command_line_names_a_damaged_model_after_the_others_were_done(servi
     pushed = understudy("push")
     assert 8 == pushed.returncode, pushed.stderr
     assert "second 1: 2 files" in pushed.stdout
-    assert "minilm was left as it is: artifacts/minilm/1/00000001.json" in pushed.stderr
+    assert "minilm 1 was left as it is: artifacts/minilm/1/00000001.json" in pushed.stderr
     hydrated = understudy("hydrate")
     assert 8 == hydrated.returncode, hydrated.stderr
     assert FileStore(tmp_path / "away").head("second/1/config.json").size
-    assert "minilm was left as it is: artifacts/minilm/1/00000001.json" in hydrated.stderr
+    assert "left as it is: artifacts/minilm/1/00000001.json" in hydrated.stderr
     assert "push" not in pushed.stderr
     assert "hydrate" not in hydrated.stderr
 
@@ -260,7 +260,7 @@ def test_the_command_line_names_a_damaged_model_after_the_others_were_done(servi
     FileStore(tmp_path / "home").put("second/2/model.safetensors", tensors)
     both = understudy("push")
     assert 8 == both.returncode, both.stderr
-    assert "minilm was left as it is" in both.stderr
+    assert "minilm 1 was left as it is" in both.stderr
     assert "refused: second 2 was not taken" in both.stderr
 
 
