@@ -97,7 +97,7 @@ _MOVED_MIN = 0.9
 _COLUMNS_MIN = 32
 _ROWS_MIN = 16
 _KIND_WORDS_MIN = 1 << 13
-_KIND_STEPS = {False: 5.0, True: 8.0}
+_KIND_STEPS = 5.0
 #: Rows are of several kinds where their activity varies more than this many times what chance explains.
 _SPREAD_MIN = 2.0
 #: Words of a row that are looked at, more or less, to tell how much it moved.
@@ -144,7 +144,7 @@ def encode(raw: Buffer, base: Buffer, dtype: str, columns: int, *, dense: bool =
         flags |= _FACTORS
         ground = memoryview(_predict(ground, factors, dtype, columns))
         moved = _survey(view, ground, form, columns)
-    order = _order(view, ground, form, moved, dense=dense)
+    order = _order(view, ground, form, moved)
     counts = way.count(ground, order)
     lengths = counts.sum(axis=0, dtype=np.uint32)
     ordered = way.sort(view, ground, order, counts)
@@ -248,13 +248,13 @@ def _survey(raw: memoryview, base: memoryview, form: _Form, columns: int) -> _Mo
     return _Moved(columns, activity, -(-columns // step), state)
 
 
-def _order(raw: memoryview, base: memoryview, form: _Form, moved: _Moved | None, *, dense: bool) -> Order:
+def _order(raw: memoryview, base: memoryview, form: _Form, moved: _Moved | None) -> Order:
     """Return how the words of a block are best ordered: by exponent, and by kinds of rows where these moved unlike."""
     if moved is None:
         return Order(form.width, form.shift, form.bits)
     columns, activity, looked_at, state = moved
     # The square root spreads low activities, where few words moved, and keeps high ones together.
-    level = np.floor(_KIND_STEPS[dense] * np.sqrt(activity / looked_at)).astype(np.int64) + 2
+    level = np.floor(_KIND_STEPS * np.sqrt(activity / looked_at)).astype(np.int64) + 2
     changed = activity[state == CHANGED] / looked_at
     if changed.size and changed.var() < _SPREAD_MIN * min(max(2 * float(changed.mean()), 0.1), 5.0) / looked_at:
         level[state == CHANGED] = 2  # no further apart than rows of one kind are by chance
