@@ -161,7 +161,7 @@ def _registry(registry: Registry, units: dict[str, Any]) -> list[str]:
         ),
         [
             "one more version",
-            f"{_size(each)} sent, {registry.gb * newest['cpu_seconds_per_gb'] / 60:.1f} CPU-min",
+            f"{_size(each)} sent, {_cpu(registry.gb * newest['cpu_seconds_per_gb'])}",
             "the newest version's step",
         ],
         [
@@ -177,7 +177,7 @@ def _registry(registry: Registry, units: dict[str, Any]) -> list[str]:
         ],
         [
             "restore of one version",
-            f"{registry.gb * weights['restore']['cpu_seconds_per_gb'] / 60:.1f} CPU-min",
+            _cpu(registry.gb * weights["restore"]["cpu_seconds_per_gb"]),
             "per GB",
         ],
     ]
@@ -192,6 +192,10 @@ def _size(gb: float) -> str:
     if gb >= 1000:
         return f"{gb / 1000:.2f} TB"
     return f"{gb:.1f} GB" if gb >= 1 else f"{gb * 1000:.1f} MB" if gb >= 0.001 else f"{gb * 1e6:.0f} kB"
+
+
+def _cpu(seconds: float) -> str:
+    return f"{seconds / 60:.1f} CPU-min" if seconds >= 60 else f"{seconds:.1f} CPU-s"
 
 
 def _hours(seconds: float) -> str:

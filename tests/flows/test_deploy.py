@@ -59,8 +59,8 @@ def test_deploying_twice_is_deploying_once_and_a_change_is_made_in_place(config,
     monkeypatch.setenv("UNDERSTUDY_CUSTOM_WEBHOOK_ON_CALL", SECRET)
     said = deploy(config)
     first = everything()
-    assert {"understudy", "understudy-failover"} <= set(first["pools"])
-    assert 6 == len(first["deployments"])
+    assert {"understudy", "understudy-failover", "understudy-prune"} <= set(first["pools"])
+    assert 8 == len(first["deployments"])
     assert {f"understudy deployed: {name}" for name in NAMES} == set(first["automations"])
     assert "block:custom-webhook/on-call: created from UNDERSTUDY_CUSTOM_WEBHOOK_ON_CALL" in said
     assert "planted" not in json.dumps([first, said]), "a secret is where it can be read"
@@ -139,9 +139,8 @@ def test_a_paused_schedule_stays_paused_and_that_of_a_component_that_left_is_rem
     deploy(written())
     assert SECRET == Block.load("custom-webhook/paused").secrets.get_secret_value()["url"]
     before = actives(path)
-    assert {"replicate_artifacts", "replicate_vectors", "replicate_offline", "rebuild_features", "plan_failover"} == {
-        flow for flow, found in before.items() if found == {True}
-    }
+    scheduled = {"replicate_artifacts", "replicate_vectors", "replicate_offline", "rebuild_features", "plan_failover"}
+    assert scheduled | {"verify_vault"} == {flow for flow, found in before.items() if found == {True}}
     switch(schedules(path)["replicate_vectors"] + schedules(path)["plan_failover"], active=False)
     said = deploy(path)
     expected = before | {"replicate_vectors": {False}, "plan_failover": {False}}

@@ -144,9 +144,7 @@ def send_part(source: ObjectStore, vault: Vault, shelf: Shelf, part: Part) -> Pa
         except Changed as changed:
             return PartSent(changed=str(changed))
         writer.commit()
-        return PartSent(
-            sent.files, sent.new, writer.bytes_sent, sender.bytes_read, coded=sent.coded, pace=sent.pace
-        )
+        return PartSent(sent.files, sent.new, writer.bytes_sent, sender.bytes_read, coded=sent.coded, pace=sent.pace)
 
 
 def _unseen(_count: int) -> None:

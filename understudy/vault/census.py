@@ -216,7 +216,7 @@ class Census:
             sound |= more
 
     def _homes(self, rank: NDArray[np.int8]) -> NDArray[np.int64]:
-        """Return the row that is each chunk's home, -1 where none is sound. Rows come newest first, low ranks before."""
+        """Return the row that is each chunk's home, -1 where none is sound. Newest rows and low ranks go first."""
         rows = np.flatnonzero(self._sound)
         order = np.lexsort((rows, rank[rows], self._id_of[rows]))
         rows = rows[order]

@@ -121,7 +121,8 @@ class Segment:
 
     def only(self, rows: NDArray[np.int64]) -> Segment:
         """Return these rows (ascending) as a segment of their own."""
-        bases = {at: base for at, row in enumerate(rows.tolist()) if (base := self.bases.get(row))} if self.bases else {}
+        found = enumerate(rows.tolist()) if self.bases else ()
+        bases = {at: base for at, row in found if (base := self.bases.get(row))}
         return replace(
             self,
             keys=self.keys[rows],
