@@ -784,6 +784,7 @@ class _Handler(BaseHTTPRequestHandler):
         digests = _Digests()
         inherited = ("contentType", "metadata", "contentEncoding", "cacheControl")
         kept: Meta = {key: meta[key] for key in inherited if key in meta}
+        changes = {key: changes[key] for key in (*inherited, "storageClass") if key in changes}  # the rest is its own
         try:
             with place.path(meta).open("rb") as file, path.open("wb") as target:
                 while piece := file.read(_PIECE):

@@ -195,6 +195,9 @@ class FaultyStore(Faulty):
     def delete(self, key: str) -> None:
         self._pass("delete", key, lambda: self.store.delete(key))
 
+    def set_tier(self, key: str, tier: Literal["standard", "cold"]) -> ObjectInfo:
+        return self._pass("set_tier", key, lambda: self.store.set_tier(key, tier))
+
 
 def _strike(fault: Fault) -> None:
     if fault.action == "kill":

@@ -243,9 +243,7 @@ class Service:
 
     def models(self, pair: Pair, role: SiteRole) -> ObjectStore:
         """Open the bucket that holds a site's models."""
-        return opening.open_store(
-            pair.home if role == "home" else pair.away, self.settings.site(role), holds="served"
-        )
+        return opening.open_store(pair.home if role == "home" else pair.away, self.settings.site(role), holds="served")
 
     def index(self, pair: Pair, role: SiteRole) -> VectorStore:
         """Open a site's vector index."""
@@ -368,7 +366,7 @@ class Service:
                     vault, target, model=name, version=version, revision=revision, full=full, progress=progress
                 )
                 if follow and not self.dry:
-                    report = self._followed(report, pair, site, target, moved=time.monotonic())
+                    report = self._followed(report, site, target, moved=time.monotonic())
             except DAMAGE as damage:
                 if model:
                     raise
@@ -410,7 +408,7 @@ class Service:
         Raises:
             Corrupt: the vault's index is damaged.
         """
-        from understudy.artifacts.estimate import restore_cost
+        from understudy.artifacts.estimate import look_at_packs, restore_cost
         from understudy.vault.index import load_index
 
         roles: tuple[SiteRole, ...] = ("home", "away")
@@ -418,13 +416,14 @@ class Service:
         measured = [found["restore"] for found in known if found and "restore" in found]
         last = max(measured, key=lambda each: str(each["at"]), default=None)
         rate = last["bytes"] / last["seconds"] if last else None
-        return restore_cost(load_index(self.vault), manifest, rate=rate)
+        cost = restore_cost(load_index(self.vault), manifest, rate=rate)
+        return look_at_packs(self.vault, cost)
 
     def version_at(self, model: str, moment: datetime) -> tuple[str, int]:
         """Return the version and revision of a model that a restore to a moment brings. Raises NotFound."""
         return self._versions_at([model], moment)[model]
 
-    def _followed(self, report: Report, pair: Pair, site: SiteRole, target: ObjectStore, *, moved: float) -> Report:
+    def _followed(self, report: Report, site: SiteRole, target: ObjectStore, *, moved: float) -> Report:
         """Warm the CDN and time the loading of what a site serves now; keep both, and say both in the report."""
         serving = self.settings.serving
         if report.verdict != "changed" or not (serving.warm or serving.loaded):
@@ -719,9 +718,7 @@ class Service:
     def _vault_proof(self, now: datetime) -> VaultProof:
         from understudy.vault.verified import judge, read_verified
 
-        return judge(
-            read_verified(self.vault), self.settings.vault.verify, now=now, founded=self._founded() or now
-        )
+        return judge(read_verified(self.vault), self.settings.vault.verify, now=now, founded=self._founded() or now)
 
     # ------------------------------------------------------------------ what is taken out
 
@@ -749,7 +746,7 @@ class Service:
         keep = Keep(**asked.keep.model_dump()) if asked.keep else None
         return prune(
             self.vault,
-            rules=Rules(keep=keep, condemned_for=asked.condemned_for),
+            rules=Rules(keep=keep, condemned_for=asked.condemned_for, cold_after=asked.cold_after),
             served=self._served(),
             write=write,
             still_allowed=still_allowed,

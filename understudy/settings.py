@@ -457,6 +457,11 @@ class VaultSettings(_Strict):
         default=timedelta(days=7),
         description="how long a prune waits before it deletes what it has condemned; 3d at least",
     )
+    cold_after: Duration | None = Field(
+        default=None,
+        description="a prune moves packs that only versions older than this need, and nothing that is served, newest "
+        "or in a set, to colder storage, which reads at once; absent: none",
+    )
     prune_every: Every | None = Field(
         default=None, description="how often a prune runs by itself; absent: by hand alone, understudy vault prune"
     )
@@ -660,7 +665,7 @@ class Settings(_Strict):
     @model_validator(mode="after")
     def _address_is_of_a_cluster(self) -> Settings:
         if self.runner_address and self.runner == "threads":
-            raise ValueError("has a runner_address, and runner: threads has no cluster; write dask or ray, or remove it")
+            raise ValueError("has a runner_address, but runner: threads has no cluster; write dask or ray there")
         return self
 
     @model_validator(mode="after")

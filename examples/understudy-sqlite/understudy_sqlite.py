@@ -7,10 +7,10 @@ import sqlite3
 import threading
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 from urllib.parse import urlsplit
 
-from understudy.errors import Conflict, Corrupt, InvalidConfig, NotFound, Unreachable
+from understudy.errors import Conflict, Corrupt, InvalidConfig, NotFound, Unreachable, Unsupported
 from understudy.objects.interface import Abilities, ObjectInfo
 from understudy.objects.parts import exactly
 from understudy.opening import query_of
@@ -37,6 +37,7 @@ class SqliteStore:
         "compare-and-set": "in one transaction",
         "versions": "all of them",
         "checksums in listings": "no",
+        "colder storage": "no",
     }
     abilities = Abilities(versions=True, lists_crc32c=False)
 
@@ -116,6 +117,10 @@ class SqliteStore:
             except NotFound:
                 return
             self._write(database, key, None)
+
+    def set_tier(self, key: str, tier: Literal["standard", "cold"]) -> ObjectInfo:
+        """See ObjectStore. Raises Unsupported: a database file has one kind of storage."""
+        raise Unsupported(f"{self.url} has no {tier} storage for {key}", hint="remove vault.cold_after")
 
     def now(self) -> datetime:
         """See ObjectStore; the clock of this machine, which is where the file is."""

@@ -26,7 +26,7 @@ from tests.faults import LossyProxy
 from tests.real_servers import real
 from tests.servers import HOST, OBJECT_SERVERS, launch_gcs, make_gcs_bucket, new_name
 from understudy.clouds import aws, gcp
-from understudy.errors import Conflict, Corrupt, Denied, NotFound, Permanent, Unreachable, Unsupported
+from understudy.errors import Conflict, Corrupt, Denied, NotFound, NotReady, Permanent, Unreachable, Unsupported
 from understudy.objects.file import FileStore
 from understudy.objects.gcs import GcsStore
 from understudy.objects.memory import MemoryStore
@@ -332,6 +332,50 @@ def test_deleting_in_a_missing_bucket_is_not_found(server: ObjectServer) -> None
 def test_the_stores_clock_is_about_now(store: ObjectStore) -> None:
     assert timedelta(seconds=3) > abs(datetime.now(UTC) - store.now())
     assert timedelta(0) == store.now().utcoffset()
+
+
+# -- storage classes --------------------------------------------------------------------------------------------------
+
+
+def test_an_object_is_moved_to_a_colder_class_and_back_where_that_is_claimed(store: ObjectStore) -> None:
+    store.put("pack", b"bytes")
+    if not store.abilities.tiers:
+        with pytest.raises(Unsupported, match="cold storage"):
+            store.set_tier("pack", "cold")
+        assert (None, "") == (next(store.list("pack")).tier, next(store.list("pack")).storage_class)
+        return
+    assert "standard" == next(store.list("pack")).tier
+    for tier in ("cold", "standard", "cold"):
+        moved = store.set_tier("pack", tier)
+        assert (tier, 5, b"bytes") == (moved.tier, moved.size, store.get("pack"))
+        assert b"yte" == store.get_range("pack", 1, 3)
+        for seen in (store.head("pack"), next(store.list("pack")), next(store.list_versions("pack"))):
+            assert (tier, moved.storage_class, moved.token) == (seen.tier, seen.storage_class, seen.token)
+        again = store.set_tier("pack", tier)
+        assert (moved.token, moved.version, moved.modified) == (again.token, again.version, again.modified)
+
+
+def test_what_is_not_there_is_moved_nowhere(store: ObjectStore) -> None:
+    with pytest.raises(NotFound if store.abilities.tiers else Unsupported):
+        store.set_tier("no", "cold")
+    assert [] == list(store.list())
+
+
+@pytest.mark.parametrize("server", ["s3"], indirect=True)
+@pytest.mark.parametrize(("kept", "hours"), [("GLACIER", "3 to 5 hours"), ("DEEP_ARCHIVE", "12 to 48")])
+def test_what_is_archived_says_that_it_has_to_be_restored_first(server: ObjectServer, kept: str, hours: str) -> None:
+    bucket = server.make_bucket()
+    store = server.open(bucket, "be low")
+    store.put("packs/aa/one", b"bytes")
+    place = {"Bucket": bucket, "Key": "be low/packs/aa/one"}
+    server.client.copy_object(**place, CopySource=place, StorageClass=kept)
+    assert ("frozen", kept) == (store.head("packs/aa/one").tier, next(store.list()).storage_class)
+    for read in (lambda: store.get("packs/aa/one"), lambda: store.get_range("packs/aa/one", 0, 1)):
+        with pytest.raises(NotReady, match=r"packs/aa/one in s3://.* is archived.*Restore it first") as caught:
+            read()
+        assert hours in caught.value.hint
+        words = f"aws s3api restore-object --bucket {bucket} --key 'be low/packs/aa/one' --restore-request Days=7"
+        assert words == caught.value.next_command
 
 
 # -- streams ----------------------------------------------------------------------------------------------------------

@@ -200,7 +200,7 @@ def test_on_cloud_storage_the_replicator_may_delete_below_its_pointers_alone():
     (binding,) = bindings(made, "replace")
     stem = "projects/_/buckets/acme-understudy/objects/recommender/pointers/"
     parts = binding["condition"]["expression"].split(" || ")
-    nouns = ("artifacts", "features", "vectors", "verified")
+    nouns = ("artifacts", "features", "tags", "vectors", "verified")
     assert [f'resource.name.startsWith("{stem}{noun}/")' for noun in nouns] == parts
     assert "serviceAccount:understudy-replicator@acme-dr.iam.gserviceaccount.com" == binding["member"]
 
@@ -284,6 +284,15 @@ def test_the_pruner_deletes_what_is_not_kept_and_never_what_is_mutable_or_the_jo
     stem = "arn:aws:s3:::acme-understudy/recommender"
     assert [f"{stem}/{part}/*" for part in ("artifacts", "condemned", "index", "packs", "sets")] == deletes["Resource"]
     assert ["s3:DeleteObject"] == deletes["Action"]
+
+
+def test_the_pruner_copies_packs_onto_themselves_only_where_that_is_asked():
+    assert "CopyOntoThemselves" not in json.dumps(policies("pruner", changes=AWS_ALONE).aws)
+    copies = statement(policies("pruner", changes={**AWS_ALONE, "vault.cold_after": "30d"}).aws, "CopyOntoThemselves")
+    assert ["arn:aws:s3:::acme-understudy/recommender/packs/*"] == copies["Resource"]
+    assert (["s3:PutObject"], {"Null": {"s3:x-amz-copy-source": "false"}}) == (copies["Action"], copies["Condition"])
+    (tier,) = bindings(policies("pruner", changes={"vault.cold_after": "30d"}).gcp, "tier")
+    assert 'startsWith("projects/_/buckets/acme-understudy/objects/recommender/packs/")' in str(tier["condition"])
 
 
 def test_tables_stand_in_their_own_region_account_and_partition():

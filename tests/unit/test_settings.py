@@ -121,6 +121,12 @@ def test_two_pairs_of_one_name_are_refused():
         Settings.model_validate(document)
 
 
+def test_the_address_of_a_cluster_needs_a_runner_that_has_one():
+    assert "dask" == Settings.model_validate(example(runner="dask", runner_address="tcp://10.0.0.1:8786")).runner
+    with pytest.raises(ValueError, match="runner: threads has no cluster"):
+        Settings.model_validate(example(runner_address="tcp://10.0.0.1:8786"))
+
+
 def test_sites_are_found_by_name_and_by_place():
     settings = Settings.model_validate(EXAMPLE)
     assert "away" == settings.role_of("gcp-usc1")

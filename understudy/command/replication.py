@@ -35,7 +35,7 @@ def _set_at(service: Service, text: str | None) -> int | None:
 
 @click.group()
 def artifacts() -> None:
-    """Model files: push, hydrate, list, show, pull, diff, verify."""
+    """Model files: push, hydrate, list, show, tag, pull, diff, verify."""
 
 
 @artifacts.command("push")
@@ -183,18 +183,40 @@ def list_artifacts(ctx: Context, model: str | None) -> int:
 def show_artifact(ctx: Context, model: str, version: str | None) -> None:
     """Show one version's files, digests and lineage, and what restoring it would read."""
     from understudy.artifacts.catalog import find_manifest, outline
+    from understudy.artifacts.tags import read_tags, shown
 
     service, _ = open_pair(ctx, "training", None)
     manifest = find_manifest(service.vault, model, version)
     cost = service.restore_cost(manifest)
+    tags = manifest.tags | shown(read_tags(service.vault, model), manifest.version, manifest.revision)
     parent = f"{manifest.parent.version} r{manifest.parent.revision}" if manifest.parent else "none"
     lines = [f"{manifest.model} {manifest.version} r{manifest.revision}  digest {manifest.digest}  parent {parent}"]
-    lines += [f"{name}: {text!r}" for name, text in sorted(manifest.tags.items())]
+    lines += [f"{name}: {text!r}" for name, text in sorted(tags.items())]
     lines += table(
         ["FILE", "SIZE", "SHA-256"], [[file.path, human_bytes(file.size), file.sha256] for file in manifest.files]
     )
     lines.append(cost.sentence)
-    ctx.screen.result(_summary(outline(manifest)) | {"restore": cost.as_json()}, lines)
+    ctx.screen.result(_summary(outline(manifest)) | {"tags": tags, "restore": cost.as_json()}, lines)
+
+
+@artifacts.command("tag")
+@click.argument("model")
+@click.argument("version")
+@click.argument("name")
+@click.option("--remove", is_flag=True, help="Take the tag away; the version stays until vault.keep lets it go.")
+@click.pass_obj
+def tag_artifact(ctx: Context, model: str, version: str, name: str, *, remove: bool) -> None:
+    """Give VERSION of MODEL a tag, NAME: with vault.keep.tagged a prune keeps it for that."""
+    from understudy.artifacts.tags import give, take
+
+    service, _ = open_pair(ctx, "training", None)
+    done = (take if remove else give)(service.vault, model, version, name)
+    keep = service.settings.vault.keep
+    tagged = keep.tagged if keep else True
+    lines = [done.sentence]
+    if not remove and keep and not (tagged is True or (tagged and name in tagged)):
+        lines.append(f"next: vault: {{keep: {{tagged: [{name}]}}}}, else no prune keeps a version for this tag")
+    ctx.screen.result(done.as_json(), lines)
 
 
 @artifacts.command("verify")

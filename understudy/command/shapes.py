@@ -19,6 +19,7 @@ from pydantic.json_schema import GenerateJsonSchema
 
 from understudy.artifacts.manifest import Lineage  # noqa: TC001 - pydantic reads it from the annotations
 from understudy.artifacts.pull import FileChange
+from understudy.artifacts.tags import Tagged
 from understudy.failover.abort import AbortOutcome
 from understudy.failover.engine import Outcome
 from understudy.failover.orders import Order
@@ -38,8 +39,8 @@ from understudy.status import Status
 from understudy.transfer.budget import Transferred
 from understudy.vault.compare import Comparison
 from understudy.vault.countersign import Countersigned
-from understudy.vault.rekey import Rekeyed
 from understudy.vault.pruning import PruneResult
+from understudy.vault.rekey import Rekeyed
 from understudy.vault.sets import SetManifest  # noqa: TC001 - pydantic reads it from the annotations
 from understudy.vault.verified import Kind, VaultProof
 from understudy.vault.verify import VerifyResult
@@ -113,6 +114,11 @@ class RestoreEstimate:
         missing: chunks that no pack has: the restore would stop there.
         rate: plain bytes a second of the last restore that was measured; null before the first.
         seconds: at that rate; null before the first.
+        cold_packs: of the packs, those in colder storage, which is read at once and costs more to read.
+        cold_bytes: what is read from these.
+        frozen_packs: those that have to be brought back before they can be read.
+        frozen_bytes: what is read from these.
+        frozen_hours: how long that usually takes at most; 0 where there are none.
     """
 
     size: int
@@ -124,6 +130,11 @@ class RestoreEstimate:
     missing: int
     rate: float | None
     seconds: float | None
+    cold_packs: int
+    cold_bytes: int
+    frozen_packs: int
+    frozen_bytes: int
+    frozen_hours: int
 
 
 @dataclass(frozen=True)
@@ -392,6 +403,7 @@ SHAPES: dict[str, Any] = {
     "artifacts list": list[ModelVersion],
     "artifacts show": ModelDetails,
     "artifacts pull": _REPORTS,
+    "artifacts tag": _shape(Tagged, sentence=str),
     "artifacts diff": list[FileChange],
     "artifacts verify": _REPORTS,
     "vectors export": _REPORTS,

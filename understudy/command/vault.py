@@ -244,6 +244,9 @@ def _lines(result: PruneResult) -> list[str]:
     if result.rewritten.packs:
         size = human_bytes(result.rewritten_bytes)
         packs.append(f"what is needed of {told(result.rewritten)} written anew, {size}, and these condemned")
+    if result.cooled.packs:
+        moved = "moved" if result.written else "to be moved"
+        packs.append(f"{told(result.cooled)} that only old versions need {moved} to colder storage")
     lines += [f"packs: {'; '.join(packs)}"] if packs else []
     lines += [f"damaged: {words}" for words in result.problems]
     lines += [f"refused by the store, tried again by the next prune: {words}" for words in result.refusals]

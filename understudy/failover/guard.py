@@ -7,7 +7,7 @@ the set or the pointer that would show it is written only while the register is 
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from understudy.errors import NotFound, Refused, Unreachable
 
@@ -123,6 +123,11 @@ class GuardedStore:
         """See ObjectStore. Raises Refused when the register has changed."""
         self._check(key)
         self._store.delete(key)
+
+    def set_tier(self, key: str, tier: Literal["standard", "cold"]) -> ObjectInfo:
+        """See ObjectStore. Raises Refused when the register has changed."""
+        self._check(key)
+        return self._store.set_tier(key, tier)
 
     def now(self) -> datetime:
         """See ObjectStore."""

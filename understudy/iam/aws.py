@@ -36,6 +36,7 @@ _OBJECT_ACTIONS: tuple[tuple[Verb, str, tuple[str, ...], dict[str, Any]], ...] =
     ("parts", "GiveUpParts", ("s3:AbortMultipartUpload",), {}),
     ("replace", "ReplaceByCompareAndSet", ("s3:PutObject",), {"Null": {"s3:if-match": _PRESENT}}),
     ("put", "WriteObjects", ("s3:AbortMultipartUpload", "s3:PutObject"), {}),
+    ("tier", "CopyOntoThemselves", ("s3:PutObject",), {"Null": {"s3:x-amz-copy-source": _PRESENT}}),
     ("delete", "DeleteObjects", ("s3:DeleteObject",), {}),
 )
 _TABLE_ACTIONS = (
@@ -163,7 +164,7 @@ def _keys(needs: Sequence[Need], kms_keys: Sequence[str]) -> list[dict[str, Any]
     keys = {*kms_keys, *(key for need in needs if (key := need.kms_key).startswith("arn:"))}
     if not keys or not needs:
         return []
-    writes = any(need.verbs & {"create", "replace", "put"} for need in needs)
+    writes = any(need.verbs & {"create", "replace", "put", "tier"} for need in needs)
     # Decrypt also for writing in parts: https://repost.aws/knowledge-center/s3-large-file-encryption-kms-key
     actions = ("kms:Decrypt", "kms:GenerateDataKey") if writes else ("kms:Decrypt",)
     through = sorted({f"s3.{need.access.region}.amazonaws.com" for need in needs})

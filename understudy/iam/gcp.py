@@ -36,6 +36,7 @@ _OBJECTS: dict[Verb, tuple[str, ...]] = {
     "create": ("storage.objects.create",),
     "replace": ("storage.objects.create", "storage.objects.delete"),
     "put": ("storage.objects.create", "storage.objects.delete"),
+    "tier": ("storage.objects.create", "storage.objects.delete"),
     "delete": ("storage.objects.delete",),
 }
 _INSTANCE = ("bigtable.instances.ping", "bigtable.tables.create", "bigtable.tables.list")
@@ -220,7 +221,8 @@ class _Maker:
             if verb in _BUCKET:
                 self.bind(f"gs://{bucket}", project, verb, _BUCKET[verb])
             else:
-                wider = ("replace", "put") if verb == "create" else ()  # what may be replaced or put may be created
+                # What may be replaced, put or copied onto itself may be created.
+                wider = ("replace", "put", "tier") if verb == "create" else ()
                 found = asked.difference(*(keys.get((bucket, project, each), ()) for each in wider))  # type: ignore[arg-type]
                 expressions = _objects(bucket, found)
                 for number, expression in enumerate(expressions, 1):

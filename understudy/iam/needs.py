@@ -30,8 +30,8 @@ IDENTITIES: tuple[Identity, ...] = get_args(Identity)
 #: Of a bucket: ``list`` (and its clock), ``list_versions`` to pin many files at once, ``inspect`` whether it keeps
 #: versions, ``survey`` how it keeps what is in it (versions, replication, soft delete), ``read``, ``read_versions``;
 #: ``create`` where nothing is, ``parts`` of a create that is sent in several (they show nothing), ``replace`` by
-#: compare-and-set, ``put`` over whatever is there, ``delete``. Of anything else: ``look`` changes nothing, ``work`` is
-#: all that its adapter does.
+#: compare-and-set, ``put`` over whatever is there, ``tier`` to copy an object onto itself, ``delete``. Of
+#: anything else: ``look`` changes nothing, ``work`` is all that its adapter does.
 Verb = Literal[
     "list",
     "list_versions",
@@ -43,6 +43,7 @@ Verb = Literal[
     "parts",
     "replace",
     "put",
+    "tier",
     "delete",
     "look",
     "work",
@@ -63,8 +64,8 @@ _KITS, _NEWEST_KIT = "kits/", "pointers/kit.json"
 _LOG = ("log/", "writers/")
 #: Where ``limits.transfer_month`` is kept.
 _TRANSFERRED = "pointers/transfer/"
-#: Watermarks, and what verifications of the vault found.
-_WATERMARKS = ("pointers/artifacts/", "pointers/features/", "pointers/vectors/", "pointers/verified/")
+#: Watermarks, tags of versions, and what verifications of the vault found.
+_WATERMARKS = ("pointers/artifacts/", "pointers/features/", "pointers/tags/", "pointers/vectors/", "pointers/verified/")
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,6 +192,7 @@ def _pruner(settings: Settings, standby: SiteRole) -> list[Need]:
         _need(vault, access, "create", below=("condemned/", "index/", "packs/", "retired/")),
         _need(vault, access, "replace", below=("condemned/prune.lock",)),
         _need(vault, access, "delete", below=("artifacts/", "condemned/", "index/", "packs/", "sets/")),
+        *([_need(vault, access, "tier", below=("packs/",))] if settings.vault.cold_after else []),
         _need(settings.register_.url, settings.register_, "read", below=(REGISTER,)),
         *(
             _need(url, settings.site(role), "list", "read", "read_versions", below=("pointers/",))

@@ -204,9 +204,7 @@ def _read_marks(service: Service) -> tuple[Marks, Verified, Transferred | None]:
     return marks, read_verified(vault), transferred
 
 
-def _of_vault(
-    service: Service, marks: Marks, verified: Verified, transferred: Transferred | None
-) -> list[Sample]:
+def _of_vault(service: Service, marks: Marks, verified: Verified, transferred: Transferred | None) -> list[Sample]:
     """Return the values of the instruments that the vault's pointers fill."""
     name = {"service": service.name}
     samples = [

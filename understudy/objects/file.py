@@ -16,7 +16,7 @@ import threading
 import time
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from understudy.errors import Conflict, Corrupt, Denied, NotFound, Unreachable, Unsupported
 from understudy.objects.interface import Abilities, ObjectInfo
@@ -54,6 +54,7 @@ class FileStore:
         "compare-and-set": "under a lock of the folder",
         "versions": "no",
         "checksums in listings": "no",
+        "colder storage": "no",
     }
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
@@ -177,6 +178,10 @@ class FileStore:
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT, errno.EISDIR):
                 raise self._translate(error, key) from error
             self._check_root()
+
+    def set_tier(self, key: str, tier: Literal["standard", "cold"]) -> ObjectInfo:
+        """See ObjectStore. Raises Unsupported: a folder has one kind of storage."""
+        raise Unsupported(f"{self.url} has no {tier} storage for {key}", hint="remove vault.cold_after")
 
     def now(self) -> datetime:
         """Return this machine's clock, which also stamps the files."""

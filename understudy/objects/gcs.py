@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import partial
 from http.client import IncompleteRead
-from typing import TYPE_CHECKING, ClassVar, TypeVar
+from typing import TYPE_CHECKING, ClassVar, Literal, TypeVar
 from urllib.parse import quote
 
 from google.api_core.exceptions import GoogleAPIError, RetryError
@@ -47,11 +47,18 @@ if TYPE_CHECKING:
     from google.cloud.storage import Blob, Client
     from requests import Response
 
+    from understudy.objects.interface import Tier
     from understudy.objects.options import StoreOptions
 
 Result = TypeVar("Result")
 
-_FIELDS = "nextPageToken,items(name,size,generation,timeCreated,crc32c)"
+_FIELDS = "nextPageToken,items(name,size,generation,timeCreated,crc32c,storageClass)"
+#: Storage classes by what they cost; all are read at once. Autoclass, which moves objects itself, says one of them.
+_TIERS: dict[str, Tier] = {
+    "STANDARD": "standard", "MULTI_REGIONAL": "standard", "REGIONAL": "standard",
+    "DURABLE_REDUCED_AVAILABILITY": "standard", "NEARLINE": "cold", "COLDLINE": "cold", "ARCHIVE": "cold",
+}  # fmt: skip
+_CLASSES = {"standard": "STANDARD", "cold": "COLDLINE"}
 _PAGE_MAX = 1000
 _CHUNK_BYTES = 8 << 20  # a multiple of 256 KiB, as the API wants
 _TIMEOUT_SECONDS = (CONNECT_SECONDS, READ_SECONDS)
@@ -77,6 +84,7 @@ class GcsStore:
         "compare-and-set": "ifGenerationMatch",
         "versions": "where the bucket keeps them",
         "checksums in listings": "CRC32C",
+        "colder storage": "COLDLINE",
     }
 
     def __init__(
@@ -107,7 +115,7 @@ class GcsStore:
                 "the bucket",
                 lambda: self._client.get_bucket(self._bucket, timeout=_TIMEOUT_SECONDS, retry=None),
             )
-            self._abilities = Abilities(versions=bool(bucket.versioning_enabled), lists_crc32c=True)
+            self._abilities = Abilities(versions=bool(bucket.versioning_enabled), lists_crc32c=True, tiers=True)
         return self._abilities
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
@@ -213,6 +221,28 @@ class GcsStore:
         except NotFound:  # not every server says whether it is the object or the bucket
             self.now()
 
+    def set_tier(self, key: str, tier: Literal["standard", "cold"]) -> ObjectInfo:
+        """Write it anew with another storage class, if it is the generation that was looked at. Raises Conflict.
+
+        Where the bucket keeps versions or deleted objects, the one before stays, in its class, until that ends.
+        """
+        blob = self._blob(key)
+        self._read(key, lambda: blob.reload(timeout=_TIMEOUT_SECONDS, retry=None))
+        found = self._info(blob)
+        if found.tier == tier:
+            return found
+        self._ask(
+            key,
+            lambda: blob.update_storage_class(
+                _CLASSES[tier],
+                if_generation_match=blob.generation,
+                if_source_generation_match=blob.generation,
+                timeout=_TIMEOUT_SECONDS,
+                retry=None,
+            ),
+        )
+        return self.head(key)
+
     def now(self) -> datetime:
         """Return the clock of Google's front end, to a second."""
         answer = self._read("the bucket", self._shortest_listing)
@@ -271,8 +301,16 @@ class GcsStore:
 
     def _info(self, blob: Blob) -> ObjectInfo:
         generation = str(blob.generation)
+        chosen = str(blob.storage_class or "")
         return ObjectInfo(
-            blob.name[len(self._prefix) :], blob.size, generation, generation, blob.time_created, blob.crc32c
+            blob.name[len(self._prefix) :],
+            blob.size,
+            generation,
+            generation,
+            blob.time_created,
+            blob.crc32c,
+            chosen,
+            _TIERS.get(chosen),
         )
 
     def _page(self, prefix: str, token: str | None) -> tuple[Sequence[Blob], str | None]:

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, runtime_checkable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from contextlib import AbstractContextManager
     from datetime import datetime
+
+
+#: What keeping and reading an object costs: ``standard``; ``cold``, less to keep, more to read, and read at once all
+#: the same; ``frozen``: it has to be brought back before it can be read, which takes hours.
+Tier: TypeAlias = Literal["standard", "cold", "frozen"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +27,8 @@ class ObjectInfo:
         version: names these very bytes for a later read (S3 versionId, GCS generation); None where there is none.
         modified: the store's clock when it was written.
         crc32c: base64 of the big-endian CRC32C where the store reports one, else None.
+        storage_class: as the vendor calls it; empty where it says none.
+        tier: which kind of class that is; None where that is not known, or the vendor moves the object by itself.
     """
 
     key: str
@@ -30,10 +37,12 @@ class ObjectInfo:
     version: str | None
     modified: datetime
     crc32c: str | None = None
+    storage_class: str = ""
+    tier: Tier | None = None
 
 
 #: What every adapter says of itself in ``ABILITIES``, in words; "no" begins what it cannot.
-ABILITIES = ("create once", "compare-and-set", "versions", "checksums in listings")
+ABILITIES = ("create once", "compare-and-set", "versions", "checksums in listings", "colder storage")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +52,12 @@ class Abilities:
     Attributes:
         versions: old bytes of a key can be read by their version.
         lists_crc32c: listings carry a CRC32C of the content computed by the store.
+        tiers: an object can be moved to a colder storage class and back, and listings say which it has.
     """
 
     versions: bool
     lists_crc32c: bool
+    tiers: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,6 +201,13 @@ class ObjectStore(Protocol):
 
     def delete(self, key: str) -> None:
         """Remove the object; not an error when it is not there."""
+
+    def set_tier(self, key: str, tier: Literal["standard", "cold"]) -> ObjectInfo:
+        """Move an object to the storage class of a tier; its bytes stay, its token, version and time may change.
+
+        Nothing is written when it has that tier already. Raises NotFound; Conflict when it was changed meanwhile;
+        Unsupported where there is no such class.
+        """
 
     def now(self) -> datetime:
         """Return the store's own clock (aware, UTC), to about a second."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from understudy.errors import Conflict, Corrupt, NotFound
 from understudy.objects.interface import Abilities, ObjectInfo
@@ -13,6 +13,8 @@ from understudy.objects.parts import exactly
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
+
+    from understudy.objects.interface import Tier
 
 
 def _system_clock() -> datetime:
@@ -38,12 +40,13 @@ class MemoryStore:
         "compare-and-set": "under a lock",
         "versions": "all of them",
         "checksums in listings": "no",
+        "colder storage": "named COLD",
     }
 
     def __init__(self, name: str = "store", *, clock: Callable[[], datetime] = _system_clock) -> None:
         """Start empty."""
         self.url = f"memory://{name}"
-        self.abilities = Abilities(versions=True, lists_crc32c=False)
+        self.abilities = Abilities(versions=True, lists_crc32c=False, tiers=True)
         self._clock = clock
         self._lock = threading.Lock()
         self._live: dict[str, _Object] = {}
@@ -107,6 +110,14 @@ class MemoryStore:
         with self._lock:
             self._live.pop(key, None)
 
+    def set_tier(self, key: str, tier: Literal["standard", "cold"]) -> ObjectInfo:
+        """Call it of another tier; as a copy onto itself it is written anew. Raises NotFound."""
+        with self._lock:
+            found = self._live.get(key)
+            if found is None:
+                raise NotFound(f"{key} is not in {self.url}")
+            return found.info if found.info.tier == tier else self._write(key, found.data, tier)
+
     def now(self) -> datetime:
         """Return the injected clock's time."""
         return self._clock()
@@ -119,9 +130,9 @@ class MemoryStore:
             raise NotFound(f"{what} is not in {self.url}")
         return found
 
-    def _write(self, key: str, data: bytes) -> ObjectInfo:
+    def _write(self, key: str, data: bytes, tier: Tier = "standard") -> ObjectInfo:
         self._last += 1
         name = str(self._last)
-        info = ObjectInfo(key, len(data), name, name, self._clock())
+        info = ObjectInfo(key, len(data), name, name, self._clock(), storage_class=tier.upper(), tier=tier)
         self._live[key] = self._versions[key, name] = _Object(info, bytes(data))
         return info

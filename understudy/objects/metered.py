@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -104,6 +104,10 @@ class MeteredStore:
     def delete(self, key: str) -> None:
         """See ObjectStore."""
         self.bare.delete(key)
+
+    def set_tier(self, key: str, tier: Literal["standard", "cold"]) -> ObjectInfo:
+        """See ObjectStore."""
+        return self.bare.set_tier(key, tier)
 
     def now(self) -> datetime:
         """See ObjectStore."""

@@ -9,9 +9,10 @@ from __future__ import annotations
 import base64
 import contextlib
 import hashlib
+import shlex
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
 from botocore.exceptions import (
     BotoCoreError,
@@ -34,6 +35,7 @@ from understudy.errors import (
     Denied,
     InvalidConfig,
     NotFound,
+    NotReady,
     Permanent,
     Throttled,
     UnderstudyError,
@@ -50,6 +52,7 @@ if TYPE_CHECKING:
 
     from mypy_boto3_s3 import S3Client
 
+    from understudy.objects.interface import Tier
     from understudy.objects.options import StoreOptions
 
 _crc32c: Callable[[bytes], int] | None
@@ -76,6 +79,13 @@ _DENIED = (
     "XAdminUserNotFound",  # versitygw's word for InvalidAccessKeyId, with the status 404
 )
 _THROTTLED = ("SlowDown", "Throttling", "ThrottlingException", "TooManyRequests", "RequestLimitExceeded")
+#: Storage classes by what they cost; https://docs.aws.amazon.com/AmazonS3/latest/userguide/storage-class-intro.html.
+#: INTELLIGENT_TIERING is not among them: S3 moves those objects itself.
+_TIERS: dict[str, Tier] = {
+    "STANDARD": "standard", "REDUCED_REDUNDANCY": "standard", "EXPRESS_ONEZONE": "standard", "STANDARD_IA": "cold",
+    "ONEZONE_IA": "cold", "GLACIER_IR": "cold", "GLACIER": "frozen", "DEEP_ARCHIVE": "frozen",
+}  # fmt: skip
+_CLASSES = {"standard": "STANDARD", "cold": "GLACIER_IR"}
 _BUSY = ("ConditionalRequestConflict", "OperationAborted")
 _MISSING = ("NoSuchKey", "NoSuchVersion")
 #: Of servers that keep objects as files: versitygw's words, then MinIO's.
@@ -103,6 +113,7 @@ class S3Store:
         "compare-and-set": "If-Match on the ETag",
         "versions": "where the bucket keeps them",
         "checksums in listings": "no, a listing has ETags alone",
+        "colder storage": "GLACIER_IR, read at once",
     }
 
     def __init__(
@@ -129,7 +140,7 @@ class S3Store:
         """What this bucket can do; asks it once whether it keeps versions."""
         if self._abilities is None:
             answer = self._read("the bucket", lambda: self._client.get_bucket_versioning(Bucket=self._bucket))
-            self._abilities = Abilities(versions=answer.get("Status") == "Enabled", lists_crc32c=False)
+            self._abilities = Abilities(versions=answer.get("Status") == "Enabled", lists_crc32c=False, tiers=True)
         return self._abilities
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
@@ -139,7 +150,9 @@ class S3Store:
             page = self._read("the listing", lambda: self._client.list_objects_v2(**query))
             for row in page.get("Contents", ()):
                 if row["Key"] != self._prefix:
-                    yield self._info(row["Key"], row["Size"], row["ETag"], None, row["LastModified"])
+                    yield self._info(
+                        row["Key"], row["Size"], row["ETag"], None, row["LastModified"], row.get("StorageClass")
+                    )
             if not page.get("IsTruncated"):
                 return
             query["ContinuationToken"] = page["NextContinuationToken"]
@@ -154,7 +167,8 @@ class S3Store:
                 # versitygw begins a page with the row that the markers name, S3 with the one behind it.
                 if row["IsLatest"] and row["Key"] != last:
                     last = row["Key"]
-                    yield self._info(row["Key"], row["Size"], row["ETag"], row.get("VersionId"), row["LastModified"])
+                    version, kept = row.get("VersionId"), row.get("StorageClass")
+                    yield self._info(row["Key"], row["Size"], row["ETag"], version, row["LastModified"], kept)
             if not page.get("IsTruncated"):
                 return
             markers = {"KeyMarker": page["NextKeyMarker"], "VersionIdMarker": page.get("NextVersionIdMarker", "")}
@@ -166,7 +180,8 @@ class S3Store:
         """Describe one object. Raises NotFound."""
         full = self._prefix + key
         row = self._read(key, lambda: self._client.head_object(**self._place(full)))
-        return self._info(full, row["ContentLength"], row["ETag"], row.get("VersionId"), row["LastModified"])
+        version, kept = row.get("VersionId"), row.get("StorageClass")
+        return self._info(full, row["ContentLength"], row["ETag"], version, row["LastModified"], kept)
 
     def get(self, key: str, *, version: str | None = None) -> bytes:
         """Return all bytes, of that version if given. Raises NotFound, Corrupt."""
@@ -218,6 +233,25 @@ class S3Store:
         full = self._prefix + key
         with contextlib.suppress(_NoSuchObject):
             self._read(key, lambda: self._client.delete_object(**self._place(full)))
+
+    def set_tier(self, key: str, tier: Literal["standard", "cold"]) -> ObjectInfo:
+        """Copy an object of up to 5 GB onto itself with another storage class, if it is what was looked at.
+
+        Where the bucket keeps versions, the one before stays, in its class, until the bucket's own rules end it.
+        """
+        found = self.head(key)
+        if found.tier == tier:
+            return found
+        place = self._place(self._prefix + key)
+        asked: dict[str, Any] = {
+            **place,
+            **{name: value for name, value in self._kept(key).items() if name != "StorageClass"},
+            "CopySource": {"Bucket": place["Bucket"], "Key": place["Key"]},
+            "CopySourceIfMatch": found.token,
+            "StorageClass": _CLASSES[tier],
+        }
+        self._read(key, lambda: self._client.copy_object(**asked))
+        return self.head(key)
 
     def now(self) -> datetime:
         """Return the clock of S3's front end, to a second."""
@@ -296,10 +330,21 @@ class S3Store:
                 upload.abort()
             raise
 
-    def _info(self, full: str, size: int, etag: str, version: str | None, modified: datetime) -> ObjectInfo:
+    def _info(
+        self, full: str, size: int, etag: str, version: str | None, modified: datetime, kept: str | None = None
+    ) -> ObjectInfo:
         # "null" names whatever was written last while the bucket kept no versions: no name for these very bytes.
         named = None if version in (None, "", "null") else version
-        return ObjectInfo(full[len(self._prefix) :], size, etag, named, modified.astimezone(UTC))
+        chosen = kept or "STANDARD"  # which an answer leaves out
+        return ObjectInfo(
+            full[len(self._prefix) :],
+            size,
+            etag,
+            named,
+            modified.astimezone(UTC),
+            storage_class=chosen,
+            tier=_TIERS.get(chosen),
+        )
 
     def _ask(self, what: str, call: Callable[[], Result]) -> Result:
         """Make one request. Raises what ``_translate`` says."""
@@ -335,7 +380,7 @@ class S3Store:
         full = self._prefix + key
         query = {**self._place(full), **self._kept(key), **_checksum(data), **condition}
         row = self._ask(key, lambda: self._client.put_object(**query, Body=data))
-        return self._info(full, len(data), row["ETag"], row.get("VersionId"), _date(row))
+        return self._info(full, len(data), row["ETag"], row.get("VersionId"), _date(row), query.get("StorageClass"))
 
     def _look(self, key: str, data: bytes, *, expected: str | None) -> ObjectInfo:
         """Describe the object if it holds these bytes and was written meanwhile; see ``persist_write``."""
@@ -458,6 +503,10 @@ def _translate(url: str, what: str, error: ClientError | BotoCoreError) -> Under
         return _NoReplication(f"{url} is replicated nowhere")
     if code == "NoSuchUpload":
         return _NoSuchUpload(f"the upload of {what} to {url} is gone")
+    if code == "InvalidObjectState":
+        return _frozen(url, what)
+    if code == "InvalidStorageClass":
+        return Unsupported(f"{url} has no such storage class for {what}", hint="remove vault.cold_after")
     if code in _DENIED or status in (401, 403):
         return Denied(f"{url} does not allow it: {said}", hint="look at the credentials and their policy")
     if code in _MISSING or (
@@ -487,6 +536,20 @@ def _translate(url: str, what: str, error: ClientError | BotoCoreError) -> Under
     if status >= 500 or code in ("RequestTimeout", "InternalError"):
         return Unreachable(f"{url} answered {status} about {what}", hint="run again, or look at the status page")
     return Permanent(f"{url} refused {what} ({code}): {said}")
+
+
+def _frozen(url: str, what: str) -> NotReady:
+    """Say that an object has to be brought back, and how; only a rule of the bucket's owner puts one there."""
+    bucket, _, prefix = url.removeprefix("s3://").partition("/")
+    key = f"{prefix}/{what}" if prefix else what
+    return NotReady(
+        f"{what} in {url} is archived and cannot be read at once",
+        hint="restore it first, which takes 3 to 5 hours from Glacier and 12 to 48 from Deep Archive; and end the "
+        "bucket's rule that archives what is in the vault",
+        next_command=shlex.join(
+            ["aws", "s3api", "restore-object", "--bucket", bucket, "--key", key, "--restore-request", "Days=7"]
+        ),
+    )
 
 
 def _is_missing(error: ClientError, status: int) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import threading
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from understudy.errors import Conflict, NotFound, Unsupported
 from understudy.objects.interface import ObjectInfo
@@ -109,6 +109,11 @@ class DryStore:
         """See ObjectStore."""
         with self._lock:
             self._written[key] = None
+
+    def set_tier(self, key: str, tier: Literal["standard", "cold"]) -> ObjectInfo:
+        """See ObjectStore. Says what is there: a dry run moves nothing."""
+        del tier
+        return self.head(key)
 
     def now(self) -> datetime:
         """See ObjectStore."""

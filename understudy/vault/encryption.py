@@ -25,9 +25,9 @@ import secrets
 import struct
 import threading
 from collections import OrderedDict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -35,7 +35,6 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from understudy.errors import Corrupt, Denied, InvalidConfig, Refused, Unsupported
-from understudy.objects.interface import Abilities, ObjectInfo
 from understudy.objects.parts import exactly, regroup
 from understudy.redaction import remember
 from understudy.vault.documents import shown
@@ -44,7 +43,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from datetime import datetime
 
-    from understudy.objects.interface import ObjectStore
+    from understudy.objects.interface import Abilities, ObjectInfo, ObjectStore
 
 SCHEME = "AES256_GCM_HKDF_SHA256"
 SEGMENT_BYTES = 64 << 10
@@ -353,7 +352,7 @@ class EncryptedStore:
     @property
     def abilities(self) -> Abilities:
         """See ObjectStore."""
-        return Abilities(versions=self.bare.abilities.versions, lists_crc32c=False)
+        return replace(self.bare.abilities, lists_crc32c=False)
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
         """See ObjectStore. What cannot be an encrypted object is listed with size 0; reading it says what it is."""
@@ -416,6 +415,10 @@ class EncryptedStore:
         """See ObjectStore."""
         self.bare.delete(key)
 
+    def set_tier(self, key: str, tier: Literal["standard", "cold"]) -> ObjectInfo:
+        """See ObjectStore."""
+        return self._described(self.bare.set_tier(key, tier))
+
     def now(self) -> datetime:
         """See ObjectStore."""
         return self.bare.now()
@@ -434,7 +437,7 @@ class EncryptedStore:
 
     def _described(self, info: ObjectInfo) -> ObjectInfo:
         size = info.size if self._is_plain(info.key) else plain_size(info.size) or 0
-        return ObjectInfo(info.key, size, info.token, info.version, info.modified)
+        return replace(info, size=size, crc32c=None)
 
     def _plain_size(self, key: str, stored: int) -> int:
         size = stored if self._is_plain(key) else plain_size(stored)

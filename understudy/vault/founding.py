@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -76,6 +76,10 @@ class FoundingStore:
     def delete(self, key: str) -> None:
         """See ObjectStore. What is taken away makes no vault."""
         self.bare.delete(key)
+
+    def set_tier(self, key: str, tier: Literal["standard", "cold"]) -> ObjectInfo:
+        """See ObjectStore."""
+        return self.bare.set_tier(key, tier)
 
     def now(self) -> datetime:
         """See ObjectStore."""

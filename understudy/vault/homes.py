@@ -37,11 +37,13 @@ class Proof:
         chunks: that were decoded, each to the bytes that its id names.
         bytes_read: from packs.
         problems: by pack, that it does not give what it is said to hold, as a sentence.
+        unread: by pack, that it is archived and cannot be read now.
     """
 
     chunks: int
     bytes_read: int
     problems: dict[str, str]
+    unread: dict[str, str]
 
 
 class _Homes(ChunkIndex):
@@ -85,6 +87,7 @@ def prove_homes(
     left = [place for place in census.homes(chunks) if place.pack not in skip]
     total, done = len(left), 0
     problems: dict[str, str] = {}
+    unread: dict[str, str] = {}
     with ChunkReader(vault, _Homes(census)) as reader:
         while left:
             wanted = [Chunk(place.id, place.raw_length) for place in left]
@@ -97,10 +100,11 @@ def prove_homes(
                 left = []
             except _DAMAGE as error:
                 failed = left[count]
-                problems |= dict.fromkeys(_culprits(vault, reader, failed), _sentence(failed, error))
-                left = [place for place in left[count + 1 :] if place.pack not in problems]
+                told = unread if isinstance(error, NotReady) else problems
+                told |= dict.fromkeys(_culprits(vault, reader, failed), _sentence(failed, error))
+                left = [place for place in left[count + 1 :] if place.pack not in problems | unread]
             done += count
-        return Proof(done, reader.bytes_read, problems)
+        return Proof(done, reader.bytes_read, problems, unread)
 
 
 def _culprits(vault: Vault, reader: ChunkReader, failed: Location) -> set[str]:

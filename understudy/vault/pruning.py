@@ -3,8 +3,8 @@
 What goes is condemned first (``condemned.py``), and deleted by a run that finds it condemned for long enough and still
 not needed. Every step can be the last one of a run that is killed: the next run begins by looking at everything anew.
 Sets go before the versions that they pin, these before the packs, and the index forgets packs before they are deleted.
-Nothing that the index says of a pack is believed when it comes to deleting another one: what is needed and lies in a pack
-that is due is decoded from where it stays (``homes.py``), and where that fails, the pack stays.
+Nothing that the index says of a pack is believed when it comes to deleting another one: what is needed and lies in a
+pack that is due is decoded from where it stays (``homes.py``), and where that fails, the pack stays.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ import numpy as np
 from understudy.artifacts.catalog import Unreadable, in_order, read_each, revisions
 from understudy.artifacts.manifest import manifest_key
 from understudy.artifacts.plan import natural
+from understudy.artifacts.tags import all_tags
 from understudy.errors import Conflict, Corrupt, Denied, HeldByAnother, NotFound, Unsupported
 from understudy.report import Report, human_bytes, human_seconds, quiet
 from understudy.threads import ThreadPool
@@ -74,6 +75,8 @@ PROVE_BYTES_MAX = 8 << 30
 #: What a chunk takes in its pack's list, at most.
 _LISTED_BYTES = 160
 _REFUSALS_SHOWN = 3
+#: Reasons to keep that keep a version out of colder storage too.
+_HOT = ("newest", "served by ", "set of ", "index ")
 _PROBLEM_HINT = "all else was pruned and nothing that is needed is lost; look at who can write into the vault"
 
 
@@ -103,6 +106,7 @@ class Rules:
         condemned_for: what is condemned is deleted after this, and what is younger is never condemned.
         rewrite_below: packs of which a smaller share is needed are written anew.
         rewrite_bytes_max: coded bytes that one run writes anew.
+        cold_after: packs that only older versions need are moved to colder storage; None moves none.
         prove_bytes_max: coded bytes that one run reads to prove what lies in the packs that it deletes, about.
     """
 
@@ -111,6 +115,7 @@ class Rules:
     rewrite_below: float = REWRITE_BELOW
     rewrite_bytes_max: int = REWRITE_BYTES_MAX
     prove_bytes_max: int = PROVE_BYTES_MAX
+    cold_after: timedelta | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,8 +168,10 @@ class PruneResult:
         young: packs that nothing needs and that are too young to say: a push may be about to name them.
         rewritten: packs whose needed part was written anew; they are among the condemned.
         rewritten_bytes: bytes of the packs that were written for it.
+        cooled: packs that only old versions need, moved to colder storage.
         index_objects: objects of the index that later ones replace, deleted.
-        refused: deletions that the store refused (a lock, a retention policy, a permission); they are tried again.
+        refused: deletions and moves that the store refused (a lock, a retention policy, a permission); they are tried
+            again.
         refusals: the first of its sentences.
         proven: chunks that lay in what was deleted, or forgotten, and were decoded from where they stay.
         proven_bytes: bytes read for that.
@@ -187,6 +194,7 @@ class PruneResult:
     young: Amount
     rewritten: Amount
     rewritten_bytes: int
+    cooled: Amount
     index_objects: int
     refused: int
     refusals: tuple[str, ...]
@@ -201,7 +209,7 @@ class PruneResult:
     @property
     def changes(self) -> bool:
         """Whether there is anything to do."""
-        kinds = (self.condemned, self.deleted, self.spared, self.rewritten)
+        kinds = (self.condemned, self.deleted, self.spared, self.rewritten, self.cooled)
         return (
             any(each.packs for each in kinds)
             or self.index_objects > 0
@@ -224,7 +232,9 @@ class PruneResult:
         if self.waiting.packs:
             parts.append(f"{told(self.waiting)} wait")
         if self.refused:
-            parts.append(f"{self.refused} deletions refused by the store")
+            parts.append(f"{self.refused} deletions or moves refused by the store")
+        if self.cooled.packs:
+            parts.append(f"{told(self.cooled)} moved to colder storage")
         if self.proven:
             parts.append(f"{self.proven:,} chunks proven elsewhere before ({human_bytes(self.proven_bytes)} read)")
         if self.problems:
@@ -391,6 +401,7 @@ class _Decided:
     rewrite: list[str]
     kept: NDArray[np.bool_]
     due: list[str] = field(default_factory=list)
+    cool: list[str] = field(default_factory=list)
 
 
 class _Prune:
@@ -411,6 +422,7 @@ class _Prune:
         # enough now was there before every writer that may still show something; see ``condemned.py``.
         self._now = vault.store.now()
         self._marks = marked(vault)
+        self._tags = _names_of_tags(vault)
         self._revisions = revisions(vault)
         self._listed_at = {info.key: info.modified for info in vault.listing("artifacts/")}
         self._sets = list(vault.listing(sets.SETS_PREFIX))
@@ -422,11 +434,18 @@ class _Prune:
         }
         self._marked_packs = {name for key in self._marks if (name := pack_name(key))}
         self._unlisted: list[Segment] = []
-        if lock is not None and (due := [name for name in sorted(self._marked_packs & self._packs.keys())
-                                         if self._is_due(self._marks[pack_key(name)])] or self._old_index()):
+        if lock is not None and (
+            due := [
+                name
+                for name in sorted(self._marked_packs & self._packs.keys())
+                if self._is_due(self._marks[pack_key(name)])
+            ]
+            or self._old_index()
+        ):
             infos = [self._packs[name] for name in due if name in self._packs]
             self._unlisted = unlisted(vault, self._index, there=self._whole, packs=infos)
         self._suspects: dict[str, str] = {}
+        self._unread: set[str] = set()
         self._proven = self._proven_bytes = 0
         self._census = self._counted_anew()
         self._census_index = self._index
@@ -460,6 +479,7 @@ class _Prune:
             if decided.rewrite:
                 rewritten_bytes = self._rewrite(decided.rewrite, decided.kept)
             self._condemn(fates, set_fates, [*decided.fresh, *decided.rewrite])
+            decided.cool = self._cool(decided.cool)
         waiting = sorted({*decided.waiting, *decided.old} - set(due))
         return PruneResult(
             written=self._lock is not None,
@@ -474,12 +494,13 @@ class _Prune:
             young=self._amount(decided.young),
             rewritten=self._amount(decided.rewrite),
             rewritten_bytes=rewritten_bytes or sum(decided.needed[name] for name in decided.rewrite),
+            cooled=self._amount(decided.cool),
             index_objects=len(old_index),
             refused=self._refusals,
             refusals=tuple(self._refused),
             proven=self._proven,
             proven_bytes=self._proven_bytes,
-            problems=tuple(self._suspects.values()),
+            problems=tuple(words for name, words in self._suspects.items() if name not in self._unread),
             left=self._left(),
             next_at=self._next_at(waiting, decided.fresh or decided.rewrite, (*fates, *set_fates)),
             keeps_versions=self._keeps_versions(),
@@ -510,6 +531,7 @@ class _Prune:
             rewrite=self._to_rewrite(needed),
             kept=self._census.live.copy(),
         )
+        decided.cool = self._to_cool(found, fates, decided)
         free = self._free_of(found, [key for fate in fates for key in (*fate.condemn, *fate.wait)], old)
         decided.due = self._affordable(free)
         return decided
@@ -527,7 +549,7 @@ class _Prune:
         return sorted(chosen)
 
     def _disproven(self, decided: _Decided, *, forgotten: bool) -> dict[str, str]:
-        """Decode what is needed of what goes from where it stays; return packs that do not give it, and what is said."""
+        """Decode what is needed of what goes from where it stays; return packs that fail to give it, and why."""
         chunks = self._census.at_risk(set(decided.due), forgotten=forgotten and bool(self._unlisted))
         if not len(chunks):
             return {}
@@ -535,7 +557,10 @@ class _Prune:
             self._vault, self._census, chunks, skip=self._suspects, hold=self._hold, progress=self._progress
         )
         self._proven, self._proven_bytes = proof.chunks, self._proven_bytes + proof.bytes_read
-        return proof.problems
+        for words in proof.unread.values():
+            self._refuse(words)
+        self._unread |= proof.unread.keys()
+        return proof.problems | proof.unread
 
     def _list_again(self, spared: Iterable[str]) -> None:
         """Have the index name what was found to lie elsewhere than it says, before all that it says else."""
@@ -545,9 +570,7 @@ class _Prune:
         rows = [place for place in self._census.homes(chunks) if self._index.find(place.id) != place]
         if rows:
             self._hold()
-            packs = {
-                row.pack: PackRecord(self._packs[row.pack].size, self._packs[row.pack].crc32c) for row in rows
-            }
+            packs = {row.pack: PackRecord(self._packs[row.pack].size, self._packs[row.pack].crc32c) for row in rows}
             dying = self._marked_packs - set(spared)
             append_index(self._vault, self._index, rows, packs, absent=dying | self._suspects.keys())
             self._index = load_index(self._vault)
@@ -578,7 +601,7 @@ class _Prune:
                 manifest.version,
                 manifest.revision,
                 _moment(manifest.created.get("at")) or self._listed_at[key],
-                tuple(sorted(manifest.tags)),
+                tuple(sorted({*manifest.tags, *self._tags.get(key, ())})),
             ),
             digest=manifest.digest,
             source=source_digest((file.path, file.source.key, file.source.token, file.size) for file in manifest.files),
@@ -697,6 +720,7 @@ class _Prune:
             for name in needed
             if name not in self._marked_packs
             and name not in self._suspects
+            and self._packs[name].tier in (None, "standard")
             and name in self._index.packs
             and self._is_old(self._packs[name])
         ]
@@ -714,6 +738,54 @@ class _Prune:
                 chosen.add(name)
                 budget -= needed[name]
         return sorted(chosen, key=lambda name: (self._packs[name].modified, name))
+
+    def _to_cool(self, found: list[_Revision], fates: list[_Fate], decided: _Decided) -> list[str]:
+        """Return packs in standard storage that only old versions need, of which none is served, newest or in a set."""
+        after = self._rules.cold_after
+        if after is None or self._suspects:
+            return []
+        why = {key: words for fate in fates for key, words in fate.why.items()}
+        census = self._census
+        kept, census.live = census.live, np.zeros_like(census.live)
+        for revision in found:
+            key = revision.item.key
+            if revision.item.at > self._now - after or any(word.startswith(_HOT) for word in why[key]):
+                census.need(revision.chunks.astype(np.int64))
+        hot, census.live = census.needed_bytes(), kept
+        away = {*hot, *self._marked_packs, *decided.rewrite}
+        return [
+            name
+            for name in sorted(decided.needed)
+            if name not in away
+            and self._packs[name].tier == "standard"
+            and self._packs[name].modified <= self._now - after
+        ]
+
+    def _cool(self, names: Sequence[str]) -> list[str]:
+        """Move packs to colder storage; return those that are there now. What the store refuses is said."""
+        done: list[str] = []
+        for batch in _batches(names):
+            self._hold()
+            with ThreadPool(_LANES, thread_name_prefix="cool") as pool:
+                refusals = list(pool.map(self._cool_one, batch))
+            done += [name for name, words in zip(batch, refusals, strict=True) if not words]
+            for words in filter(None, refusals):
+                self._refuse(words)
+            self._progress("move to colder storage", len(done), len(names), "packs")
+        return done
+
+    def _cool_one(self, name: str) -> str:
+        try:
+            self._vault.store.set_tier(pack_key(name), "cold")
+        except (Denied, Conflict, NotFound, Unsupported) as refusal:
+            logger.warning("not moved: %s", refusal.message)
+            return refusal.message
+        return ""
+
+    def _refuse(self, words: str) -> None:
+        self._refusals += 1
+        if len(self._refused) < _REFUSALS_SHOWN and words not in self._refused:
+            self._refused.append(words)
 
     def _old_index(self) -> list[str]:
         """Return the objects of the index that a sequence replaces which is there for long enough."""
@@ -781,9 +853,7 @@ class _Prune:
         gone = {*due, *left}
         if not gone:
             return set()
-        census = Census(
-            self._index, whole=self._whole - gone, condemned=self._marked_packs, suspects=self._suspects
-        )
+        census = Census(self._index, whole=self._whole - gone, condemned=self._marked_packs, suspects=self._suspects)
         lost = [census.lost_in(number, gone) for number in range(len(self._index.segments))]
         if any(rows.any() for rows in lost) or gone & self._index.packs.keys():
             self._hold()
@@ -876,9 +946,7 @@ class _Prune:
                 for key, words in zip(batch, pool.map(self._delete_one, batch), strict=True):
                     if words:
                         refused.add(key)
-                        self._refusals += 1
-                        if len(self._refused) < _REFUSALS_SHOWN:
-                            self._refused.append(words)
+                        self._refuse(words)
         return refused
 
     def _delete_one(self, key: str) -> str:
@@ -911,7 +979,27 @@ class _Prune:
     def _left(self) -> tuple[str, ...]:
         counts = Counter(info.key.split("/")[1] for info in self._vault.listing("features/"))
         words = [f"features {view}: all {count} states" for view, count in sorted(counts.items()) if count > 1]
+        if self._rules.cold_after is not None and not self._has_tiers():
+            words.append("colder storage: this store has none, so vault.cold_after moves nothing")
         return (*self._left_of_indexes, *words)
+
+    def _has_tiers(self) -> bool:
+        try:
+            return self._vault.store.abilities.tiers
+        except Denied:
+            return True  # it may not be asked; a move says what it can
+
+
+def _names_of_tags(vault: Vault) -> dict[str, list[str]]:
+    """Return the names that people gave to revisions, by the keys of their manifests. Raises Corrupt."""
+    found: dict[str, list[str]] = defaultdict(list)
+    try:
+        for model, tags in all_tags(vault).items():
+            for tag in tags:
+                found[manifest_key(model, tag.version, tag.revision)].append(tag.name)
+    except Corrupt as error:
+        raise Corrupt(f"nothing is pruned: {error.message}", hint=error.hint) from error
+    return found
 
 
 def _pinned(vault: Vault, key: str) -> str:

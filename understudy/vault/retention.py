@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from datetime import datetime, timedelta
 
 #: Tags that a push writes by itself, of what a person accepted; they say nothing of how long a version is wanted.
-_OWN_TAGS = frozenset({"accepted", "accepted_changes"})
+OWN_TAGS = frozenset({"accepted", "accepted_changes"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,4 +128,4 @@ def _tag(item: Item, keep: Keep) -> str:
     """Return the tag for which an item is kept, empty when there is none."""
     if isinstance(keep.tagged, tuple):
         return min((tag for tag in item.tags if tag in keep.tagged), default="")
-    return min((tag for tag in item.tags if tag not in _OWN_TAGS), default="") if keep.tagged else ""
+    return min((tag for tag in item.tags if tag not in OWN_TAGS), default="") if keep.tagged else ""

@@ -242,18 +242,14 @@ def _slim(found: ArtifactManifest | Unreadable) -> ArtifactManifest | Unreadable
     return found if isinstance(found, Unreadable) else replace(found, files=())
 
 
-def _held(
-    chosen: ArtifactManifest, later: list[ArtifactManifest | Unreadable], index: PinnedIndex
-) -> tuple[Held, ...]:
+def _held(chosen: ArtifactManifest, later: list[ArtifactManifest | Unreadable], index: PinnedIndex) -> tuple[Held, ...]:
     held: dict[str, Held] = {}
     for found in reversed(later):
         reason = f"index {index.name} {index.sequence} belongs to {chosen.model} {chosen.version}"
         if isinstance(found, Unreadable):
             logger.warning("%s", found.damage.message)
             reason = f"its manifest is damaged; {reason}"
-        newer = (
-            found.version if found.version != chosen.version else f"{found.version} revision {found.revision}"
-        )
+        newer = found.version if found.version != chosen.version else f"{found.version} revision {found.revision}"
         held[newer] = Held(chosen.model, newer, reason)
     return tuple(held.values())
 

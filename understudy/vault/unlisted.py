@@ -35,9 +35,7 @@ _READERS = 8
 _NAME = f"S{ID_BYTES}"
 
 
-def unlisted(
-    vault: Vault, index: ChunkIndex, *, there: Collection[str], packs: Sequence[ObjectInfo]
-) -> list[Segment]:
+def unlisted(vault: Vault, index: ChunkIndex, *, there: Collection[str], packs: Sequence[ObjectInfo]) -> list[Segment]:
     """Return rows that lie in packs that are there and that the index has not, as segments.
 
     Args:
@@ -94,12 +92,8 @@ def _has(known: Segment, segment: Segment, rows: NDArray[np.int64]) -> NDArray[n
     return found
 
 
-def _equal(
-    one: Segment, rows: NDArray[np.int64], other: Segment, other_rows: NDArray[np.int64]
-) -> NDArray[np.bool_]:
-    packs, coders = (
-        _numbers(getattr(one, name), getattr(other, name)) for name in ("packs", "coders")
-    )
+def _equal(one: Segment, rows: NDArray[np.int64], other: Segment, other_rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+    packs, coders = (_numbers(getattr(one, name), getattr(other, name)) for name in ("packs", "coders"))
     equal = packs[0][one.pack_of[rows]] == packs[1][other.pack_of[other_rows]]
     equal &= coders[0][one.coder_of[rows]] == coders[1][other.coder_of[other_rows]]
     for column in ("offsets", "lengths", "raw_lengths"):

@@ -42,6 +42,7 @@ LINES = {
     "artifacts push": "artifacts push",
     "artifacts list": "artifacts list",
     "artifacts show": "artifacts show m 2",
+    "artifacts tag": "artifacts tag m 1 audit",
     "artifacts diff": "artifacts diff m 1 2",
     "artifacts pull": "artifacts pull m 1 --to {}/pulled",
     "artifacts hydrate": "artifacts hydrate",

@@ -384,9 +384,7 @@ def test_a_difference_whose_base_goes_is_forgotten_and_sent_again(differences):
 
 def needed_places(vault, *numbers):
     index = load_index(vault)
-    names = {
-        name for number in numbers for file in find_manifest(vault, "m", number).files for name, _ in file.chunks
-    }
+    names = {name for number in numbers for file in find_manifest(vault, "m", number).files for name, _ in file.chunks}
     return [index.find(bytes.fromhex(name)) for name in sorted(names)]
 
 
