@@ -330,7 +330,7 @@ class S3Store:
                 upload.abort()
             raise
 
-    def _info(
+    def _info(  # noqa: PLR0917 - a row of an answer
         self, full: str, size: int, etag: str, version: str | None, modified: datetime, kept: str | None = None
     ) -> ObjectInfo:
         # "null" names whatever was written last while the bucket kept no versions: no name for these very bytes.
