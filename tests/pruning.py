@@ -111,7 +111,7 @@ class Past(FileStore):
                 os.utime(path, (then, then))
 
 
-def plant(vault, places, *, replaces=()):
+def plant(vault, places, *, replaces=(), lengths=None):
     """Write what anybody may who can create below ``index/`` and ``packs/``: an index that points at a pack of junk."""
     from understudy.vault.chunks import CodedChunk
     from understudy.vault.index import PackRecord, _append, _table_of, load_index
@@ -123,5 +123,6 @@ def plant(vault, places, *, replaces=()):
     sealed = builder.seal()
     vault.store.create(pack_key(sealed.name), sealed.data)
     packs = {sealed.name: PackRecord(len(sealed.data), None)}
+    packs |= {name: PackRecord(length, None) for name, length in (lengths or {}).items()}
     _append(vault, load_index(vault), _table_of(sealed.locations), packs, tuple(replaces))
     return sealed.name

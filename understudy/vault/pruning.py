@@ -26,7 +26,7 @@ from understudy.artifacts.catalog import Unreadable, in_order, read_each, revisi
 from understudy.artifacts.manifest import manifest_key
 from understudy.artifacts.plan import natural
 from understudy.artifacts.tags import all_tags
-from understudy.errors import Conflict, Corrupt, Denied, HeldByAnother, NotFound, Unsupported
+from understudy.errors import Conflict, Corrupt, Denied, HeldByAnother, NotFound, NotReady, Unsupported
 from understudy.report import Report, human_bytes, human_seconds, quiet
 from understudy.threads import ThreadPool
 from understudy.vault import sets
@@ -434,21 +434,48 @@ class _Prune:
         }
         self._marked_packs = {name for key in self._marks if (name := pack_name(key))}
         self._unlisted: list[Segment] = []
-        if lock is not None and (
-            due := [
-                name
-                for name in sorted(self._marked_packs & self._packs.keys())
-                if self._is_due(self._marks[pack_key(name)])
-            ]
-            or self._old_index()
-        ):
-            infos = [self._packs[name] for name in due if name in self._packs]
-            self._unlisted = unlisted(vault, self._index, there=self._whole, packs=infos)
+        self._misrecorded: list[str] = []
+        self._proven = self._proven_bytes = 0
+        due = [
+            name
+            for name in sorted(self._marked_packs & self._packs.keys())
+            if self._is_due(self._marks[pack_key(name)])
+        ]
+        if lock is not None and (due or self._old_index()):
+            self._misrecorded = self._whole_in_spite_of_the_index()
+            self._whole.update(self._misrecorded)
+            self._unlisted = unlisted(vault, self._index, there=self._whole, packs=[self._packs[name] for name in due])
         self._suspects: dict[str, str] = {}
         self._unread: set[str] = set()
-        self._proven = self._proven_bytes = 0
         self._census = self._counted_anew()
         self._census_index = self._index
+
+    def _whole_in_spite_of_the_index(self) -> list[str]:
+        """Return packs that have another length than the index records, and hold what their name says all the same.
+
+        Raises:
+            Corrupt: there are more of them than a run may read.
+        """
+        odd = sorted(self._packs.keys() - self._whole)
+        size = sum(self._packs[name].size for name in odd)
+        if size > self._rules.prove_bytes_max:
+            raise Corrupt(
+                f"nothing is pruned: {len(odd)} packs ({human_bytes(size)}) of {self._vault.url} have another length "
+                "than the index records",
+                hint="look at who can write into the vault; the packs themselves say what they hold",
+                next_command="understudy vault verify --deep",
+            )
+        found = []
+        for name in odd:
+            self._hold()
+            try:
+                data = self._vault.store.get(pack_key(name))
+            except (Corrupt, NotFound, NotReady):
+                continue
+            self._proven_bytes += len(data)
+            if chunk_id(data).hex() == name:
+                found.append(name)
+        return found
 
     def run(self) -> PruneResult:
         started = time.monotonic()
@@ -500,7 +527,10 @@ class _Prune:
             refusals=tuple(self._refused),
             proven=self._proven,
             proven_bytes=self._proven_bytes,
-            problems=tuple(words for name, words in self._suspects.items() if name not in self._unread),
+            problems=(
+                *(words for name, words in self._suspects.items() if name not in self._unread),
+                *(f"pack {name} is whole, and the index recorded another length of it" for name in self._misrecorded),
+            ),
             left=self._left(),
             next_at=self._next_at(waiting, decided.fresh or decided.rewrite, (*fates, *set_fates)),
             keeps_versions=self._keeps_versions(),
@@ -564,13 +594,14 @@ class _Prune:
 
     def _list_again(self, spared: Iterable[str]) -> None:
         """Have the index name what was found to lie elsewhere than it says, before all that it says else."""
-        if not self._suspects:
+        if not self._suspects and not self._misrecorded:
             return
         chunks = np.flatnonzero(self._census.live)
         rows = [place for place in self._census.homes(chunks) if self._index.find(place.id) != place]
-        if rows:
+        if rows or self._misrecorded:
             self._hold()
-            packs = {row.pack: PackRecord(self._packs[row.pack].size, self._packs[row.pack].crc32c) for row in rows}
+            known = (self._packs[name] for name in {*(row.pack for row in rows), *self._misrecorded})
+            packs = {info.key.rpartition("/")[2]: PackRecord(info.size, info.crc32c) for info in known}
             dying = self._marked_packs - set(spared)
             append_index(self._vault, self._index, rows, packs, absent=dying | self._suspects.keys())
             self._index = load_index(self._vault)

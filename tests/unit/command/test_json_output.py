@@ -62,6 +62,7 @@ LINES = {
     "features rebuild": "features rebuild",
     "features verify": "features verify",
     "vault stat": "vault stat",
+    "vault prune": "vault prune",
     "vault verify": "vault verify --deep",
     "vault compare": "vault compare away away",
     "metrics": "metrics",

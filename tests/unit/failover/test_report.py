@@ -106,7 +106,8 @@ def test_holds_takeovers_and_aborts_are_incidents(tmp_path: Path) -> None:
     said = [line.what for line in found.incidents]
     assert "puts failovers on hold: wait for bob" == said[0]
     assert "lifts the hold of eve@x: wait for bob" == said[1]
-    assert said[2].startswith("stops at scale: failovers are on hold by bob@desk")
+    # A slow machine shows the hold before the next step began.
+    assert re.match("stops at (dns|scale): failovers are on hold by bob@desk", said[2])
     assert "takes over from ana@bastion to undo it: false alarm" == said[3]
     assert "aborted: false alarm" == said[4]
     assert "done: undo-traffic" in " ".join(line.what for line in found.timeline)

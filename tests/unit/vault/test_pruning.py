@@ -419,6 +419,29 @@ def test_a_planted_index_that_points_at_a_pack_of_junk_deletes_nothing_that_is_n
     assert_whole(vault, source)
 
 
+def test_a_planted_length_of_a_sound_pack_does_not_make_it_one_that_may_go():
+    vault, source, clock = filled()
+    index = load_index(vault)
+    places = needed_places(vault, *(str(number) for number in range(1, 7)))
+    plant(vault, places, lengths=dict.fromkeys(index.packs, 7))
+    clock.turn(8)
+    pruned(vault, keep=None)
+    clock.turn(8)
+    with pytest.raises(Corrupt, match=r"nothing is pruned: 6 packs \(.*\) of memory://vault have another length"):
+        pruned(vault, keep=None, prove_bytes_max=1000)
+    done = pruned(vault, keep=None)
+    assert (0, 6) == (done.deleted.packs, done.spared.packs)
+    assert 6 == sum("is whole, and the index recorded another length of it" in words for words in done.problems)
+    assert {name: info.length for name, info in index.packs.items()}.items() <= {
+        name: info.length for name, info in load_index(vault).packs.items()
+    }.items()
+    for days in (0, 8, 8, 8):
+        clock.turn(days)
+        done = pruned(vault, keep=None)
+    assert () == done.problems
+    assert_whole(vault, source)
+
+
 def test_a_flipped_byte_in_what_was_written_anew_spares_what_it_was_to_replace():
     clock = Clock()
     vault, source = open_vault(MemoryStore("vault", clock=clock)), MemoryStore("source", clock=clock)
