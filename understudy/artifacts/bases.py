@@ -17,8 +17,6 @@ from understudy.vault.reading import ChunkReader, chain_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from types import TracebackType
-    from typing import Self
 
     from understudy.artifacts.cut import Layout
     from understudy.artifacts.headers import Headers
@@ -70,16 +68,6 @@ class Bases:
         self._found: dict[tuple[str, str, int], tuple[ArtifactFile, int, str, int]] | None = None
         self._pinned: dict[str, bool] = {}
         self.bytes_read = 0
-
-    def __enter__(self) -> Self:
-        """Return itself; ``close`` follows."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Stop the threads."""
-        self.close()
 
     def close(self) -> None:
         """Stop reading from the vault."""
