@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tests.drill.failover_world import PACE, Moments, effects, end_state, make, open_world
+from tests.drill.failover_world import BRIEF, PACE, Moments, effects, end_state, make, open_world
 from understudy.errors import StoppedPartWay, UnderstudyError
 from understudy.failover.abort import abort, plan_left
 from understudy.failover.engine import prepare, run
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from understudy.failover.plan import Plan
+    from understudy.failover.steps import Pace
 
 _RESUMES_MAX = 20
 
@@ -47,11 +48,13 @@ def ended(pid: int) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
-def one_run(folder: Path, plan: Plan, *, moments: Moments | None = None, who: str = "ana") -> dict[str, Any]:
+def one_run(
+    folder: Path, plan: Plan, *, moments: Moments | None = None, who: str = "ana", pace: Pace = BRIEF
+) -> dict[str, Any]:
     """Run the plan in this process."""
     moments = moments or Moments()
     try:
-        outcome = run(plan, open_world(folder, moments), who=who, host="bastion", pace=PACE)
+        outcome = run(plan, open_world(folder, moments), who=who, host="bastion", pace=pace)
     except UnderstudyError as error:
         return {"error": error.kind, "message": error.message, "moments": moments.count}
     return {"verdict": outcome.verdict, "moments": moments.count, "complete": outcome.journal_complete}
@@ -65,7 +68,7 @@ def one_abort(folder: Path, *, last: int = 0, how: int = signal.SIGKILL, who: st
         plan = plan_left(world.register, world.vault)
         if plan is None:
             return {"verdict": "none under way", "moments": moments.count}
-        outcome = abort(plan, world, who=who, host="bastion", reason="false alarm", pace=PACE)
+        outcome = abort(plan, world, who=who, host="bastion", reason="false alarm", pace=BRIEF)
     except UnderstudyError as error:
         return {"error": error.kind, "message": error.message, "next": error.next_command, "moments": moments.count}
     return {"verdict": outcome.verdict, "moments": moments.count, "complete": outcome.journal_complete}
@@ -84,7 +87,8 @@ def killed_at(folder: Path, last: int) -> dict[str, Any]:
     """Kill a run at a moment, then give the same command until it is done."""
     plan = prepared(folder)
     answer = folder / "answer"
-    status = ended(forked(lambda: one_run(folder, plan, moments=Moments(last=last)), answer))
+    pace = BRIEF if last else PACE
+    status = ended(forked(lambda: one_run(folder, plan, moments=Moments(last=last), pace=pace), answer))
     runs = 1
     while status != 0 or json.loads(answer.read_text()).get("error") == StoppedPartWay.kind:
         status = ended(forked(lambda: one_run(folder, plan), answer))
@@ -126,7 +130,10 @@ def at_each(folder: Path, moments: Iterable[int], drill: Callable[[Path, int], A
 def rivals(folder: Path) -> list[dict[str, Any]]:
     """Two commanders press at once."""
     plan = prepared(folder)
-    pids = [forked(lambda who=who: one_run(folder, plan, who=who), folder / f"answer-{who}") for who in ("ana", "bob")]
+    pids = [
+        forked(lambda who=who: one_run(folder, plan, who=who, pace=PACE), folder / f"answer-{who}")
+        for who in ("ana", "bob")
+    ]
     for pid in pids:
         ended(pid)
     answers = [json.loads((folder / f"answer-{who}").read_text()) for who in ("ana", "bob")]
@@ -253,12 +260,8 @@ def abort_killed_at(folder: Path, stop: str, last: int) -> dict[str, Any]:
 
 def abort_drill(folder: Path) -> dict[str, Any]:
     """A failover killed at each of its moments and then aborted; and aborts that are killed at each of theirs."""
-    for attempt in range(_RESUMES_MAX):
-        world = folder / f"whole-{attempt}"
-        whole_run = one_run(world, prepared(world, home_answers=3))
-        if "verdict" in whole_run:
-            break
-    moments = whole_run["moments"]
+    world = folder / "whole"
+    moments = one_run(world, prepared(world, home_answers=3), pace=PACE)["moments"]
     swept = at_each(folder / "swept", range(1, moments + 1), aborted_after)
     deep = {}
     for stop in ("claimed", "shift-25", "resize-4", "shift-100"):

@@ -10,7 +10,7 @@ import json
 import os
 import signal
 import threading
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -39,10 +39,13 @@ if TYPE_CHECKING:
 LEASE = 0.2
 MARGIN = 0.05
 HOME, AWAY = "192.0.2.1", "192.0.2.2"
+# Longer than any machine stalls: a commander who is not stopped on purpose keeps what he holds.
 PACE = Pace(
-    hold_seconds=0.6, effect_seconds=0.1, poll_seconds=0.01, door_seconds=2, watch_times=2, watch_seconds=2,
+    hold_seconds=60, effect_seconds=0.1, poll_seconds=0.01, door_seconds=2, watch_times=2, watch_seconds=2,
     catch_up_seconds=0.3,
 )  # fmt: skip
+# For drills in which a dead or frozen commander's hold must lapse before they go on.
+BRIEF = replace(PACE, hold_seconds=0.6)
 
 
 class Moments:

@@ -52,7 +52,7 @@ def stop_at(folder: Path, effect: str) -> Plan:
         if effects(folder)[-1:] == [effect] and clean.register.read().halt is None:
             clean.register.halt(who="bob", host="desk", reason="stop")
 
-    with pytest.raises(StoppedPartWay):
+    with pytest.raises(StoppedPartWay, match="on hold by bob@desk"):
         press(plan, open_world(folder, order))
     clean.register.lift()
     return plan

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.drill.failover_world import LEASE, MARGIN, PACE, Files, effects, end_state, make, open_world
+from tests.drill.failover_world import BRIEF, LEASE, MARGIN, PACE, Files, effects, end_state, make, open_world
 from understudy.errors import Conflict, Corrupt, HeldByAnother, Refused, StoppedPartWay, Unreachable
 from understudy.failover.decide import Acceptances
 from understudy.failover.engine import prepare, run
@@ -25,6 +25,7 @@ from understudy.secrets import Secret
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from understudy.failover.steps import Pace
     from understudy.failover.telling import Event
     from understudy.failover.world import World
 
@@ -42,8 +43,8 @@ def world(folder: Path) -> World:
     return open_world(folder)
 
 
-def press(plan: Plan, world: World, **more: Any) -> Any:
-    return run(plan, world, who="ana", host="bastion", pace=PACE, **more)
+def press(plan: Plan, world: World, *, pace: Pace = PACE, **more: Any) -> Any:
+    return run(plan, world, who="ana", host="bastion", pace=pace, **more)
 
 
 def change_register(folder: Path, **changes: Any) -> None:
@@ -166,7 +167,7 @@ def test_what_fails_part_way_is_resumed_by_the_same_call(world: World, folder: P
 
     cut = replace(world, catch_up=replace(world.catch_up, rebuild_index=broken))
     with pytest.raises(StoppedPartWay, match="stopped at validate: the vault does not answer") as stop:
-        run(plan, cut, who="ana", host="bastion", pace=replace(PACE, hold_seconds=60))
+        press(plan, cut)
     assert f"understudy failover run {plan.id}" == stop.value.next_command
     status = failover_status(world.register, world.vault, names=NAMES)
     assert "LEFT PART WAY: ana@bastion" in render_status(status)
@@ -274,13 +275,12 @@ def test_a_rebuild_that_never_ends_stops_the_failover_and_corrupt_data_at_once(w
         calls.append(set_sequence)
         raise Corrupt("products differs in 1 of 64 buckets")
 
-    pace = replace(PACE, hold_seconds=60)
     with pytest.raises(StoppedPartWay, match="stopped at validate: another rebuild of products is running"):
-        run(plan, replace(world, catch_up=replace(world.catch_up, rebuild_index=never)), who="a", host="b", pace=pace)
+        press(plan, replace(world, catch_up=replace(world.catch_up, rebuild_index=never)))
     assert 2 < len(calls)
     calls.clear()
     with pytest.raises(StoppedPartWay, match="stopped at validate: products differs in 1 of 64 buckets"):
-        run(plan, replace(world, catch_up=replace(world.catch_up, rebuild_index=corrupt)), who="a", host="b", pace=pace)
+        press(plan, replace(world, catch_up=replace(world.catch_up, rebuild_index=corrupt)))
     assert 1 == len(calls)
     assert {"home": 100, "away": 0} == end_state(folder)["traffic"]
 
@@ -294,7 +294,7 @@ def test_a_claim_whose_answer_is_lost_says_that_writes_may_be_off_and_is_resumed
 
     lost = replace(world, register=Lost(world.register.store, margin=MARGIN))
     with pytest.raises(StoppedPartWay, match="writes are off at both sites: the answer was lost") as stop:
-        press(plan, lost)
+        press(plan, lost, pace=BRIEF)
     assert f"understudy failover run {plan.id}" == stop.value.next_command
     assert (7, False) == (world.register.read().epoch, world.register.read().writes)
 
