@@ -1,5 +1,6 @@
 //! `understudy_native`: the words' transforms for Python. Buffers in, buffers out, the GIL released meanwhile.
 
+mod lanes;
 mod wide;
 mod words;
 
@@ -362,6 +363,12 @@ fn unpack(
     })
 }
 
+/// narrow(bits) -> bits: use no wider registers from now on; see `wide::narrow`.
+#[pyfunction]
+fn narrow(bits: u32) -> u32 {
+    wide::narrow(bits)
+}
+
 #[pymodule]
 fn understudy_native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     // The form of the calls; the Python side uses no other one.
@@ -377,5 +384,6 @@ fn understudy_native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(choose_modes, module)?)?;
     module.add_function(wrap_pyfunction!(pack, module)?)?;
     module.add_function(wrap_pyfunction!(unpack, module)?)?;
+    module.add_function(wrap_pyfunction!(narrow, module)?)?;
     Ok(())
 }

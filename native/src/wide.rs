@@ -1,6 +1,19 @@
 //! The transforms of `words`, with the machine's wide registers where it has them: each is compiled twice.
 
 use crate::words::{self, Shape, Trend, Word, Wrong};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// Bits of the widest registers that are used where the machine has them: 512, 256, or 0 for what every machine has.
+static WIDEST: AtomicU32 = AtomicU32::new(512);
+
+pub fn widest() -> u32 {
+    WIDEST.load(Ordering::Relaxed)
+}
+
+/// Use no wider ones from now on, for tests of what other machines do; give back what was the limit before.
+pub fn narrow(bits: u32) -> u32 {
+    WIDEST.swap(bits, Ordering::Relaxed)
+}
 
 macro_rules! wide {
     ($($name:ident $(<$word:ident>)? ($($argument:ident: $type:ty),*) -> $result:ty;)*) => {
@@ -11,7 +24,8 @@ macro_rules! wide {
                 fn widely$(<$word: Word>)?($($argument: $type),*) -> $result {
                     words::$name$(::<$word>)?($($argument),*)
                 }
-                if is_x86_feature_detected!("avx2")
+                if widest() >= 256
+                    && is_x86_feature_detected!("avx2")
                     && is_x86_feature_detected!("bmi1")
                     && is_x86_feature_detected!("bmi2")
                     && is_x86_feature_detected!("lzcnt")

@@ -1,6 +1,9 @@
 //! What the coders of weights do to words. `understudy/coding/transforms.py` says the same in numpy, byte for byte.
 //!
-//! No `unsafe` is here: every index is checked, and what does not fit is an error.
+//! Every index is checked, and what does not fit is an error; words are looked at as bytes and no more than that.
+
+use crate::lanes::{Common, Lanes};
+use std::ops::Range;
 
 /// What is wrong with what was handed in.
 pub type Wrong = &'static str;
@@ -23,6 +26,9 @@ pub trait Word: Copy + Default + Send + Sync + PartialEq + 'static {
     fn narrow(value: u64) -> Self;
     fn turned(self) -> Self;
     fn unturned(self) -> Self;
+    /// Words as the bytes that they lie in.
+    fn bytes(words: &[Self]) -> &[u8];
+    fn bytes_mut(words: &mut [Self]) -> &mut [u8];
 }
 
 macro_rules! word {
@@ -91,6 +97,16 @@ macro_rules! word {
             fn unturned(self) -> Self {
                 self.rotate_right(1)
             }
+            #[inline(always)]
+            fn bytes(words: &[Self]) -> &[u8] {
+                // SAFETY: integers are bytes without gaps, and bytes lie anywhere.
+                unsafe { std::slice::from_raw_parts(words.as_ptr().cast(), size_of_val(words)) }
+            }
+            #[inline(always)]
+            fn bytes_mut(words: &mut [Self]) -> &mut [u8] {
+                // SAFETY: as above, and any bytes are an integer.
+                unsafe { std::slice::from_raw_parts_mut(words.as_mut_ptr().cast(), size_of_val(words)) }
+            }
         }
     };
 }
@@ -153,6 +169,26 @@ impl Shape<'_> {
         }
     }
 
+    fn look(&self) -> Look {
+        Look { shift: self.shift, mask: self.mask() }
+    }
+
+    /// What has one kind and lies in one run, in order: (run, kind, its bytes). The rows, or the whole runs.
+    fn units<W: Word>(&self, words: usize) -> impl Iterator<Item = (usize, usize, Range<usize>)> + '_ {
+        let edges = self.edges(words);
+        let bytes = self.kinds.map_or(1, |_| self.columns) * W::BYTES;
+        (0..RUNS).flat_map(move |run| {
+            let (start, end) = (edges[run], edges[run + 1]);
+            let rows = self.kinds.map(|kinds| {
+                let kinds = kinds[start..end].iter().enumerate();
+                kinds
+                    .map(move |(row, kind)| (run, usize::from(*kind), (start + row) * bytes..(start + row + 1) * bytes))
+            });
+            let whole = self.kinds.is_none().then_some((run, 0, start * bytes..end * bytes));
+            rows.into_iter().flatten().chain(whole)
+        })
+    }
+
     /// The units (rows, or words) of each run: all have as many but the last ones.
     fn edges(&self, words: usize) -> [usize; RUNS + 1] {
         let units = self.kinds.map_or(words, <[u8]>::len);
@@ -186,7 +222,7 @@ impl Trend<'_> {
     }
 
     #[inline(always)]
-    fn expected<W: Word>(&self, base: W) -> W {
+    pub fn expected<W: Word>(&self, base: W) -> W {
         let mantissa = base.wide() & ((1 << self.mantissa) - 1);
         let rest = (mantissa & ((1 << self.drop) - 1)) as i64;
         let entry = i64::from(self.entries[(mantissa >> self.drop) as usize]);
@@ -323,7 +359,7 @@ pub fn survey<W: Word>(raw: &[u8], base: &[u8], columns: usize, step: usize, act
 }
 
 /// One counter, or place, for each value that the bits of a context can take: an index of a byte needs no check.
-type Table = [u32; 256];
+pub type Table = [u32; 256];
 
 /// Bytes that can be cut in two, to be read or to be written.
 pub trait Lane: Sized {
@@ -354,10 +390,43 @@ impl Lane for &mut [u8] {
 /// Words that are looked at in one go: what can be done to all at once is done apart from what goes one by one.
 const STRIP: usize = 64;
 
+/// How many words of some strips all over a block have each context.
+fn sampled<W: Word>(base: &[u8], look: Look) -> [u64; 256] {
+    let mut counts = [0; 256];
+    let strips = base.chunks(STRIP * W::BYTES);
+    let step = (strips.len() * STRIP / SAMPLE_WORDS).max(1);
+    for word in strips.step_by(step).flat_map(|strip| strip.chunks_exact(W::BYTES)) {
+        counts[usize::from(W::read(word).shifted(look.shift).low_byte() & look.mask)] += 1;
+    }
+    counts
+}
+
+/// How many words each context has, all kinds and runs together.
+fn totals(counts: &[u32], shape: &Shape) -> [u64; 256] {
+    let mut totals = [0; 256];
+    for table in counts.chunks_exact(1 << shape.bits) {
+        for (total, count) in totals.iter_mut().zip(table) {
+            *total += u64::from(*count);
+        }
+    }
+    totals
+}
+
 /// Count the words of each context, for each run apart: `counts` has RUNS tables, one behind the other.
 #[inline(always)]
 pub fn count<W: Word>(base: &[u8], shape: &Shape, counts: &mut [u32]) {
     let size = shape.contexts();
+    if let Some(lanes) = Lanes::here::<W>() {
+        let common = Common::of(&sampled::<W>(base, shape.look()));
+        let mut tables = vec![vec![[0u32; 256]; shape.kind_count]; RUNS];
+        for (run, kind, span) in shape.units::<W>(base.len() / W::BYTES) {
+            lanes.count::<W>(&base[span], shape.look(), &common, &mut tables[run][kind]);
+        }
+        for (counts, table) in counts.chunks_exact_mut(1 << shape.bits).zip(tables.iter().flatten()) {
+            counts.copy_from_slice(&table[..1 << shape.bits]);
+        }
+        return;
+    }
     let edges = shape.edges(base.len() / W::BYTES);
     let (shift, mask) = (shape.shift, shape.mask());
     for (run, counts) in counts.chunks_exact_mut(size).enumerate() {
@@ -439,7 +508,7 @@ trait Pass<W: Word> {
 }
 
 #[inline(always)]
-fn next_place(table: &mut Table, context: u8) -> usize {
+pub fn next_place(table: &mut Table, context: u8) -> usize {
     let next = &mut table[usize::from(context)];
     let place = *next as usize;
     *next = next.wrapping_add(1);
@@ -448,9 +517,9 @@ fn next_place(table: &mut Table, context: u8) -> usize {
 
 /// Where the context of a word lies in its base.
 #[derive(Clone, Copy)]
-struct Look {
-    shift: u32,
-    mask: u8,
+pub struct Look {
+    pub shift: u32,
+    pub mask: u8,
 }
 
 /// Four rows or runs of one length, in step: none waits for another's table.
@@ -525,7 +594,7 @@ fn walk<W: Word, P: Pass<W>>(
     mut places: Vec<Vec<Table>>,
     trend: Option<Trend>,
 ) {
-    let look = Look { shift: shape.shift, mask: shape.mask() };
+    let look = shape.look();
     let unit = shape.kinds.map_or(W::BYTES, |_| shape.columns * W::BYTES);
     let edges = shape.edges(base.len() / W::BYTES);
     let size = |run: usize| (edges[run + 1] - edges[run]) * unit;
@@ -671,7 +740,16 @@ pub fn sort<W: Word>(
     trend: Option<Trend>,
     ordered: &mut [W],
 ) -> Result<(), Wrong> {
-    let places = places(counts, shape, ordered.len())?;
+    let mut places = places(counts, shape, ordered.len())?;
+    if let Some(lanes) = Lanes::here::<W>() {
+        let common = Common::of(&totals(counts, shape));
+        for (run, kind, span) in shape.units::<W>(base.len() / W::BYTES) {
+            let trend = trend.filter(|trend| usize::from(trend.kind) == kind);
+            let pair = (&raw[span.clone()], &base[span]);
+            lanes.sort::<W>(pair, shape.look(), &common, trend, &mut places[run][kind], ordered);
+        }
+        return Ok(());
+    }
     walk(&mut Sorting { ordered }, base, raw, shape, places, trend);
     Ok(())
 }
@@ -686,7 +764,16 @@ pub fn unsort<W: Word>(
     trend: Option<Trend>,
     raw: &mut [u8],
 ) -> Result<(), Wrong> {
-    let places = places(counts, shape, ordered.len())?;
+    let mut places = places(counts, shape, ordered.len())?;
+    if let Some(lanes) = Lanes::here::<W>() {
+        let common = Common::of(&totals(counts, shape));
+        for (run, kind, span) in shape.units::<W>(base.len() / W::BYTES) {
+            let trend = trend.filter(|trend| usize::from(trend.kind) == kind);
+            let pair = (&base[span.clone()], &mut raw[span]);
+            lanes.unsort::<W>(ordered, pair, shape.look(), &common, trend, &mut places[run][kind]);
+        }
+        return Ok(());
+    }
     walk(&mut Unsorting { ordered }, base, raw, shape, places, trend);
     Ok(())
 }

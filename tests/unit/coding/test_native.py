@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import pytest
 
+from tests.unit.coding.ways import NAMES, taken
 from understudy.coding import native, transforms
 from understudy.coding.native import WAYS
 from understudy.coding.transforms import Order, Trend
@@ -83,17 +84,37 @@ def test_calls_that_would_reach_beyond_a_buffer_are_refused():
             call()
 
 
-@needs_native
-def test_counts_of_another_base_harm_nothing():
-    base, other = np.arange(0, 4000, dtype="<u2").tobytes(), np.full(4000, 7, "<u2").tobytes()
-    way = WAYS["native"]
-    counts = way.count(other, ORDER)
-    ordered = way.sort(base, base, ORDER, counts)
-    assert 4000 == ordered.size
-    assert 8000 == len(way.unsort(ordered, base, ORDER, counts))
+@pytest.mark.parametrize("name", NAMES[1:])
+@pytest.mark.parametrize("order", [ORDER, Order(4, 23, 8)], ids=["2 bytes", "4 bytes"])
+def test_counts_of_another_base_harm_nothing(name, order):
+    words = np.arange(0, 4000, dtype=f"<u{order.width}") << (order.shift - 2)
+    base, other = words.tobytes(), np.full(4000, 7, words.dtype).tobytes()
+    with taken(name) as way:
+        counts = way.count(other, order)
+        ordered = way.sort(base, base, order, counts)
+        assert 4000 == ordered.size
+        assert len(base) == len(way.unsort(ordered, base, order, counts))
 
 
-def test_a_trend_is_the_same_number_in_both_ways():
+@pytest.mark.parametrize("width", [2, 4])
+@pytest.mark.parametrize("words", [0, 1, 15, 16, 17, 63, 64, 65, 129, 1000])
+def test_rare_and_common_contexts_of_any_number_of_words_go_where_numpy_puts_them(width, words):
+    rng = np.random.default_rng(words)
+    exponents = np.where(rng.random(words) < 0.9, rng.integers(100, 104, words), rng.integers(0, 256, words))
+    form = Order(width, 7 if width == 2 else 23, 8)
+    base = (exponents.astype(f"<u{width}") << form.shift).tobytes()
+    raw = rng.integers(0, 256, words * width, dtype=np.uint8).tobytes()
+    found = []
+    for name in NAMES:
+        with taken(name) as way:
+            counts = way.count(base, form)
+            ordered = way.sort(raw, base, form, counts)
+            assert raw == way.unsort(ordered, base, form, counts)
+            found.append((counts.tobytes(), ordered.tobytes()))
+    assert 1 == len(set(found))
+
+
+def test_a_trend_is_the_same_number_in_all_ways():
     rng = np.random.default_rng(3)
     base = rng.integers(0, 1 << 32, 64 * 100, dtype=np.uint32).astype("<u4").tobytes()
     raw = rng.integers(0, 1 << 32, 64 * 100, dtype=np.uint32).astype("<u4").tobytes()
@@ -102,9 +123,10 @@ def test_a_trend_is_the_same_number_in_both_ways():
         trend = Trend(1, 23, 13, slope, rng.integers(-(1 << 31), 1 << 31, 1024).astype(np.int32))
         order = Order(4, 23, 8, 64, kinds, 3, trend)
         sorted_by = []
-        for way in WAYS.values():
-            counts = way.count(base, order)
-            ordered = way.sort(raw, base, order, counts)
-            assert raw == way.unsort(ordered, base, order, counts)
-            sorted_by.append(ordered.tobytes())
+        for name in NAMES:
+            with taken(name) as way:
+                counts = way.count(base, order)
+                ordered = way.sort(raw, base, order, counts)
+                assert raw == way.unsort(ordered, base, order, counts)
+                sorted_by.append(ordered.tobytes())
         assert 1 == len(set(sorted_by))
