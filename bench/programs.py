@@ -12,15 +12,19 @@ from bench.measuring import Run, folder_bytes, measure, median_cpu
 if TYPE_CHECKING:
     from pathlib import Path
 
-_PUSH = """
-import json, sys
-from understudy import opening
-from understudy.artifacts.replicate import push
-from understudy.settings import Access
-from understudy.vault.store import open_vault
-source, vault = sys.argv[1:]
-reports = push(opening.open_store(source, Access()), open_vault(opening.open_store(vault, Access())))
-print(json.dumps([report.as_json() for report in reports]))
+#: A service of models alone, in folders.
+_CONFIG = """
+service: bench
+sites: {{home: {{name: one, cloud: aws}}, away: {{name: two, cloud: gcp}}}}
+vault: {{url: "file://{place}/vault"}}
+register: {{url: "file://{place}/register"}}
+components:
+  training:
+    rto: 4h
+    rpo: 24h
+    pairs: [{{name: models, home: "file://{place}/models", away: "file://{place}/serving", every: "02:00,14:00"}}]
+traffic: {{url: "route53://Z0/bench.example", addresses: {{home: 192.0.2.10, away: 198.51.100.20}}}}
+capacity: {{away: "fixed://2", warm: 2, full: 2}}
 """
 
 
@@ -40,7 +44,7 @@ class Program(Protocol):
 
 
 class Understudy:
-    """Ours: the models lie in ``models``, the vault in ``vault``."""
+    """Ours, the command as a user gives it: the models lie in ``models``, the vault in ``vault``."""
 
     name = "understudy"
 
@@ -50,14 +54,18 @@ class Understudy:
 
     def keep(self, place: Path, version: Path) -> Run:
         """Link the version's files as the next one below ``models``, unless they are the last, and push."""
-        models, vault = place / "models" / "bench", place / "vault"
-        for folder in (models, vault):
-            folder.mkdir(parents=True, exist_ok=True)
+        models = place / "models" / "bench"
+        command = [sys.executable, "-m", "understudy", "-c", str(place / "config.yaml")]
+        (place / "config.yaml").write_text(_CONFIG.format(place=place))
+        if not models.exists():
+            for folder in (models, place / "vault", place / "register", place / "serving"):
+                folder.mkdir(parents=True)
+            measure([*command, "register", "init"])
         number = len(list(models.iterdir()))
         last = models / str(number)
         if not number or any(not (last / each.name).samefile(each) for each in version.iterdir()):
             link(version, models / str(number + 1))
-        return measure([sys.executable, "-c", _PUSH, f"file://{place / 'models'}", f"file://{vault}"])
+        return measure([*command, "--json", "artifacts", "push"])
 
     def stored(self, place: Path) -> int:
         """See Program."""

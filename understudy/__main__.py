@@ -16,7 +16,9 @@ def main() -> None:
     gc.set_threshold(_COLLECT_AFTER)
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")  # else every package installed here is asked for some
     from understudy.command.root import run
+    from understudy.process import settle
 
+    settle()
     code = run(sys.argv[1:])
     sys.stdout.flush()
     sys.stderr.flush()

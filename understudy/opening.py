@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 from urllib.parse import parse_qs, urlsplit
 
@@ -18,6 +17,8 @@ from understudy.secrets import resolve
 from understudy.settings import split_url
 
 if TYPE_CHECKING:
+    from importlib.metadata import EntryPoints
+
     from understudy.alerts.interface import Alerts
     from understudy.compute.interface import Compute
     from understudy.failover.register import Register
@@ -360,10 +361,16 @@ def forms(noun: Noun) -> str:
     return " or ".join([*own, *(f"{scheme}://..." for found, scheme in third_parties() if found == noun)])
 
 
+def _entry_points() -> EntryPoints:
+    from importlib.metadata import entry_points  # a fifth of what opening a store costs, and rarely asked for
+
+    return entry_points(group=GROUP)
+
+
 def third_parties() -> dict[tuple[str, str], str]:
     """Return (noun, scheme) -> ``module:object`` of the adapters that other installed packages bring."""
     found: dict[tuple[str, str], str] = {}
-    for point in entry_points(group=GROUP):
+    for point in _entry_points():
         noun, _, scheme = point.name.partition(".")
         if noun in WORDS and scheme:
             found[noun, scheme] = point.value
@@ -385,7 +392,7 @@ def _open(noun: Noun, url: str, access: Access, password: str | None = None) -> 
 
 
 def _open_third_party(noun: Noun, scheme: str, url: str, access: Access, password: str | None) -> Any:  # noqa: ANN401
-    for point in entry_points(group=GROUP, name=f"{noun}.{scheme}"):
+    for point in _entry_points().select(name=f"{noun}.{scheme}"):
         try:
             return point.load()(url, access, password)
         except (UnderstudyError, ImportError):

@@ -1,5 +1,6 @@
 //! `understudy_native`: the words' transforms for Python. Buffers in, buffers out, the GIL released meanwhile.
 
+mod floats;
 mod lanes;
 mod wide;
 mod words;
@@ -75,7 +76,7 @@ fn typed_mut<T: Plain>(bytes: &mut [u8]) -> PyResult<&mut [T]> {
     }
 }
 
-/// Integers: every pattern of bits is a value.
+/// Numbers: every pattern of bits is a value.
 trait Plain: Copy {}
 impl Plain for u8 {}
 impl Plain for u16 {}
@@ -83,6 +84,8 @@ impl Plain for u32 {}
 impl Plain for u64 {}
 impl Plain for i32 {}
 impl Plain for i64 {}
+impl Plain for f32 {}
+impl Plain for f64 {}
 
 /// Call a generic function for the width of a word.
 macro_rules! by_width {
@@ -363,6 +366,54 @@ fn unpack(
     })
 }
 
+/// rounded(words, width, product, out): see `floats::rounded`.
+#[pyfunction]
+fn rounded(
+    py: Python<'_>,
+    words: PyBuffer<u8>,
+    width: usize,
+    product: PyBuffer<u8>,
+    mut out: PyBuffer<u8>,
+) -> PyResult<()> {
+    apart(&[&words, &product], &[&out])?;
+    let (words, product, out) = (source(&words)?, typed::<f64>(source(&product)?)?, target(&mut out)?);
+    if !matches!(width, 2 | 4) || product.len().checked_mul(width) != Some(words.len()) || out.len() != words.len() {
+        return Err(wrong("the buffers are not of one length"));
+    }
+    py.detach(|| match width {
+        2 => wide::rounded::<u16>(words, product, out),
+        _ => wide::rounded::<u32>(words, product, out),
+    });
+    Ok(())
+}
+
+/// difference(after, before, width, out) -> sum of squares; `out` receives float32 for words of two bytes, else float64.
+#[pyfunction]
+fn difference(
+    py: Python<'_>,
+    after: PyBuffer<u8>,
+    before: PyBuffer<u8>,
+    width: usize,
+    mut out: PyBuffer<u8>,
+) -> PyResult<f64> {
+    apart(&[&after, &before], &[&out])?;
+    let (after, before, out) = (source(&after)?, source(&before)?, target(&mut out)?);
+    if !matches!(width, 2 | 4)
+        || after.len() % width != 0
+        || after.len() != before.len()
+        || after.len().checked_mul(2) != Some(out.len())
+    {
+        return Err(wrong("the buffers are not of one length"));
+    }
+    if width == 2 {
+        let out = typed_mut::<f32>(out)?;
+        Ok(py.detach(|| wide::difference::<u16>(after, before, out)))
+    } else {
+        let out = typed_mut::<f64>(out)?;
+        Ok(py.detach(|| wide::difference::<u32>(after, before, out)))
+    }
+}
+
 /// narrow(bits) -> bits: use no wider registers from now on; see `wide::narrow`.
 #[pyfunction]
 fn narrow(bits: u32) -> u32 {
@@ -372,7 +423,7 @@ fn narrow(bits: u32) -> u32 {
 #[pymodule]
 fn understudy_native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     // The form of the calls; the Python side uses no other one.
-    module.add("INTERFACE", 1)?;
+    module.add("INTERFACE", 2)?;
     module.add_function(wrap_pyfunction!(split, module)?)?;
     module.add_function(wrap_pyfunction!(join, module)?)?;
     module.add_function(wrap_pyfunction!(pair, module)?)?;
@@ -384,6 +435,8 @@ fn understudy_native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(choose_modes, module)?)?;
     module.add_function(wrap_pyfunction!(pack, module)?)?;
     module.add_function(wrap_pyfunction!(unpack, module)?)?;
+    module.add_function(wrap_pyfunction!(rounded, module)?)?;
+    module.add_function(wrap_pyfunction!(difference, module)?)?;
     module.add_function(wrap_pyfunction!(narrow, module)?)?;
     Ok(())
 }

@@ -1,5 +1,6 @@
 //! The transforms of `words`, with the machine's wide registers where it has them: each is compiled twice.
 
+use crate::floats::{self, Float};
 use crate::words::{self, Shape, Trend, Word, Wrong};
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -16,13 +17,13 @@ pub fn narrow(bits: u32) -> u32 {
 }
 
 macro_rules! wide {
-    ($($name:ident $(<$word:ident>)? ($($argument:ident: $type:ty),*) -> $result:ty;)*) => {
-        $(pub fn $name$(<$word: Word>)?($($argument: $type),*) -> $result {
+    ($($module:ident::$name:ident $(<$word:ident: $kind:ident>)? ($($argument:ident: $type:ty),*) -> $result:ty;)*) => {
+        $(pub fn $name$(<$word: $kind>)?($($argument: $type),*) -> $result {
             #[cfg(target_arch = "x86_64")]
             {
                 #[target_feature(enable = "avx2,bmi1,bmi2,lzcnt,popcnt")]
-                fn widely$(<$word: Word>)?($($argument: $type),*) -> $result {
-                    words::$name$(::<$word>)?($($argument),*)
+                fn widely$(<$word: $kind>)?($($argument: $type),*) -> $result {
+                    $module::$name$(::<$word>)?($($argument),*)
                 }
                 if widest() >= 256
                     && is_x86_feature_detected!("avx2")
@@ -35,31 +36,33 @@ macro_rules! wide {
                     return unsafe { widely$(::<$word>)?($($argument),*) };
                 }
             }
-            words::$name$(::<$word>)?($($argument),*)
+            $module::$name$(::<$word>)?($($argument),*)
         })*
     };
 }
 
 wide! {
-    split<W>(raw: &[u8], planes: &mut [&mut [u8]]) -> ();
-    join<W>(planes: &[&[u8]], raw: &mut [u8]) -> ();
-    pair(plane: &[u8], top: u8, pairs: &mut [u8]) -> Vec<u8>;
-    unpair(pairs: &[u8], far: &[u8], top: u8, plane: &mut [u8]) -> Result<(), Wrong>;
-    survey<W>(
+    words::split<W: Word>(raw: &[u8], planes: &mut [&mut [u8]]) -> ();
+    words::join<W: Word>(planes: &[&[u8]], raw: &mut [u8]) -> ();
+    words::pair(plane: &[u8], top: u8, pairs: &mut [u8]) -> Vec<u8>;
+    words::unpair(pairs: &[u8], far: &[u8], top: u8, plane: &mut [u8]) -> Result<(), Wrong>;
+    words::survey<W: Word>(
         raw: &[u8], base: &[u8], columns: usize, step: usize, activity: &mut [u32], state: &mut [u8]
     ) -> ();
-    count<W>(base: &[u8], shape: &Shape, counts: &mut [u32]) -> ();
-    sort<W>(
+    words::count<W: Word>(base: &[u8], shape: &Shape, counts: &mut [u32]) -> ();
+    words::sort<W: Word>(
         raw: &[u8], base: &[u8], shape: &Shape, counts: &[u32], trend: Option<Trend>, ordered: &mut [W]
     ) -> Result<(), Wrong>;
-    unsort<W>(
+    words::unsort<W: Word>(
         ordered: &[W], base: &[u8], shape: &Shape, counts: &[u32], trend: Option<Trend>, raw: &mut [u8]
     ) -> Result<(), Wrong>;
-    choose_modes<W>(ordered: &[W], lengths: &[u32], plogp: &[i64], modes: &mut [u8]) -> Result<(), Wrong>;
-    pack<W>(
+    words::choose_modes<W: Word>(ordered: &[W], lengths: &[u32], plogp: &[i64], modes: &mut [u8]) -> Result<(), Wrong>;
+    words::pack<W: Word>(
         ordered: &[W], lengths: &[u32], modes: &[u8], symbols: &mut [u8], low: &mut [u8]
     ) -> Result<(Vec<u8>, Vec<u8>), Wrong>;
-    unpack<W>(
+    words::unpack<W: Word>(
         symbols: &[u8], low: &[u8], escapes: &[u8], far: &[u8], lengths: &[u32], modes: &[u8], ordered: &mut [W]
     ) -> Result<(), Wrong>;
+    floats::rounded<W: Float>(words: &[u8], product: &[f64], out: &mut [u8]) -> ();
+    floats::difference<W: Float>(after: &[u8], before: &[u8], out: &mut [W::Wide]) -> f64;
 }

@@ -12,14 +12,17 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from understudy.coding import transforms
+from understudy.coding import floats, transforms
 from understudy.coding.transforms import RUNS, Packed, unsigned
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from understudy.coding.floats import Float, Floats
     from understudy.coding.transforms import Buffer, Bytes, Counts, Order, Trend, Words
 
 #: The form of the calls into the native part; one that was built for another form is left alone.
-_INTERFACE = 1
+_INTERFACE = 2
 
 
 def _load() -> Any:  # noqa: ANN401 - a module that need not be there has no types
@@ -38,10 +41,12 @@ AVAILABLE = _native is not None
 
 
 _PLOGP = transforms.PLOGP.view(np.uint8)
+#: Bits of the mantissa of float16, which the native part leaves to numpy.
+_HALF_DIGITS = 10
 
 
 class Way(Protocol):
-    """What both ways offer; ``transforms`` says what each does."""
+    """What both ways offer; ``transforms`` and ``floats`` say what each does."""
 
     def split(self, raw: Buffer, width: int) -> list[Bytes]: ...  # noqa: D102
     def join(self, planes: list[Bytes], width: int) -> bytes: ...  # noqa: D102
@@ -54,6 +59,8 @@ class Way(Protocol):
     def choose_modes(self, ordered: Words, lengths: Counts) -> Bytes: ...  # noqa: D102
     def pack(self, ordered: Words, lengths: Counts, modes: Bytes) -> Packed: ...  # noqa: D102
     def unpack(self, packed: Packed, lengths: Counts, modes: Bytes, width: int) -> Words: ...  # noqa: D102
+    def rounded(self, words: Words, product: NDArray[np.float64], kind: Float) -> Words: ...  # noqa: D102
+    def difference(self, after: Words, before: Words, kind: Float) -> tuple[Floats, float]: ...  # noqa: D102
 
 
 class _Native:
@@ -115,8 +122,21 @@ class _Native:
         _native.unpack(symbols, low, escapes, _plain(far), width, _plain(lengths), modes, _plain(ordered))
         return ordered
 
+    def rounded(self, words: Words, product: NDArray[np.float64], kind: Float) -> Words:
+        if kind.digits == _HALF_DIGITS:
+            return floats.rounded(words, product, kind)
+        found: Words = np.empty(words.shape, kind.word)
+        _native.rounded(_plain(words), kind.width, _plain(product), _plain(found))
+        return found
 
-def _plain(array: Words | Counts) -> Bytes:
+    def difference(self, after: Words, before: Words, kind: Float) -> tuple[Floats, float]:
+        if kind.digits == _HALF_DIGITS:
+            return floats.difference(after, before, kind)
+        moved: Floats = np.empty(after.shape, np.float64 if kind.width == 4 else np.float32)
+        return moved, _native.difference(_plain(after), _plain(before), kind.width, _plain(moved))
+
+
+def _plain(array: Words | Counts | Floats) -> Bytes:
     return array.reshape(-1).view(np.uint8)
 
 
@@ -144,6 +164,8 @@ class _Numpy:
     choose_modes = staticmethod(transforms.choose_modes)
     pack = staticmethod(transforms.pack)
     unpack = staticmethod(transforms.unpack)
+    rounded = staticmethod(floats.rounded)
+    difference = staticmethod(floats.difference)
 
 
 #: Both ways by name; the native one only where it is AVAILABLE.
