@@ -45,17 +45,14 @@ _REPEATS = 3
 RATIOS_MAX = {125.0: 1.0, 625.0: 1.3}
 #: Values a layer and the vocabulary have at a width of 1: bytes of the model are 2 * (a * width^2 + b * width).
 _SQUARES, _LINEARS = 16 * 12, 32_000
-_STEP = """
-import json, sys
-from understudy import opening
-from understudy.artifacts.hydrate import hydrate
-from understudy.settings import Access
-from understudy.vault.store import open_vault
-access, target = Access(**json.loads(sys.argv[1])), sys.argv[2]
-vault = open_vault(opening.open_store("s3://vault/", access))
-report = hydrate(vault, opening.open_store(target, access), model="bench")
-print(json.dumps([report.as_json()]))
-"""
+#: A service of models alone, whose vault lies behind the proxy; JSON is YAML too.
+_CONFIG: dict[str, object] = {
+    "service": "bench",
+    "vault": {"url": "s3://vault/"},
+    "traffic": {"url": "route53://Z0/bench.example", "addresses": {"home": "192.0.2.10", "away": "198.51.100.20"}},
+    "capacity": {"away": "fixed://2", "warm": 2, "full": 2},
+}
+_TRAINING = {"rto": "4h", "rpo": "24h"}
 _FILL = """
 import json, sys
 from pathlib import Path
@@ -133,6 +130,16 @@ def access_to(gateway: dict[str, str], url: str, keys: Path) -> str:
     return json.dumps({"region": gateway[f"{prefix}REGION"], "credentials": f"file:{keys}", "endpoints": {"s3": url}})
 
 
+def _service(work: Path, access: dict[str, object]) -> Path:
+    """Write the config of a service whose vault is reached by an Access, and return its path."""
+    pair = {"name": "models", "home": "s3://models/", "away": f"file://{work}/serving", "every": "02:00,14:00"}
+    sites = {"home": {"name": "one", "cloud": "aws", **access}, "away": {"name": "two", "cloud": "aws", **access}}
+    parts = {"sites": sites, "register": {"url": f"file://{work}/register"}}
+    path = work / "config.yaml"
+    path.write_text(json.dumps({**_CONFIG, **parts, "components": {"training": {**_TRAINING, "pairs": [pair]}}}))
+    return path
+
+
 def rclone(gateway: dict[str, str], url: str, target: Path, *, streams: int, chunk_mb: int) -> Run:
     """Copy the plain files, with as many streams for each large one."""
     binary = Path(sys.executable).with_name("rclone")
@@ -177,7 +184,8 @@ def main() -> int:
         direct = access_to(gateway, gateway["UNDERSTUDY_VERSITYGW"], work / "keys.json")
         pushed = measure([sys.executable, "-c", _FILL, direct, str(model)])
         access = access_to(gateway, url, work / "keys.json")
-        place = {"api": api, "url": url, "gateway": gateway, "access": access}
+        config = _service(work, json.loads(access))
+        place = {"api": api, "url": url, "gateway": gateway, "config": config}
         return max([_at_rate(options, rate, **place, work=work, model=model, pushed=pushed) for rate in options.rates])
 
 
@@ -188,7 +196,7 @@ def _at_rate(
     api: str,
     url: str,
     gateway: dict[str, str],
-    access: str,
+    config: Path,
     work: Path,
     model: Path,
     pushed: Run,
@@ -206,7 +214,8 @@ def _at_rate(
                     if who == "rclone":
                         run = rclone(gateway, url, target, streams=options.streams, chunk_mb=options.chunk)
                     else:
-                        run = measure([sys.executable, "-c", _STEP, access, f"file://{target}"])
+                        command = [sys.executable, "-m", "understudy", "-c", str(config), "--json"]
+                        run = measure([*command, "artifacts", "pull", "bench", "1", "--to", str(target)])
                 measured.append((run, connections.most))
                 there = target / "1" if who == "rclone" else target / "bench" / "1"
                 if not filecmp.cmp(there / "model.safetensors", model / "model.safetensors", shallow=False):

@@ -33,14 +33,16 @@ class Run:
         return sum(int(report[name]) for report in json.loads(self.output))
 
 
-def measure(command: Sequence[str], env: dict[str, str] | None = None) -> Run:
-    """Run a command to its end and measure it; its failure ends the benchmark with what it said.
+def measure(command: Sequence[str], env: dict[str, str] | None = None, *, folder: Path | None = None) -> Run:
+    """Run a command to its end, in a folder, and measure it; its failure ends the benchmark with what it said.
 
     The kernel counts this process's own memory, at the moment of the fork, into the child's peak: so it stays small.
     """
     started = time.monotonic()
     with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
-        child = subprocess.Popen(list(command), stdout=output, stderr=errors, env=env and {**os.environ, **env})
+        child = subprocess.Popen(
+            list(command), stdout=output, stderr=errors, env=env and {**os.environ, **env}, cwd=folder
+        )
         _, status, usage = os.wait4(child.pid, 0)
         child.returncode = os.waitstatus_to_exitcode(status)
         wall = time.monotonic() - started

@@ -42,6 +42,9 @@ class Program(Protocol):
     def stored(self, place: Path) -> int:
         """Return the bytes of the repository."""
 
+    def restore(self, place: Path, version: Path, target: Path) -> tuple[Run, Path]:
+        """Restore what was kept last, ``version``, below an empty folder; return where its files are there."""
+
 
 class Understudy:
     """Ours, the command as a user gives it: the models lie in ``models``, the vault in ``vault``."""
@@ -54,8 +57,7 @@ class Understudy:
 
     def keep(self, place: Path, version: Path) -> Run:
         """Link the version's files as the next one below ``models``, unless they are the last, and push."""
-        models = place / "models" / "bench"
-        command = [sys.executable, "-m", "understudy", "-c", str(place / "config.yaml")]
+        models, command = place / "models" / "bench", self._command(place)
         (place / "config.yaml").write_text(_CONFIG.format(place=place))
         if not models.exists():
             for folder in (models, place / "vault", place / "register", place / "serving"):
@@ -71,6 +73,17 @@ class Understudy:
         """See Program."""
         return folder_bytes(place / "vault")
 
+    def restore(self, place: Path, version: Path, target: Path) -> tuple[Run, Path]:
+        """See Program."""
+        del version
+        (place / "config.yaml").write_text(_CONFIG.format(place=place))  # the place may be a copy
+        number = str(len(list((place / "models" / "bench").iterdir())))
+        run = measure([*self._command(place), "artifacts", "pull", "bench", number, "--to", str(target)])
+        return run, target / "bench" / number
+
+    def _command(self, place: Path) -> list[str]:
+        return [sys.executable, "-m", "understudy", "-c", str(place / "config.yaml")]
+
 
 class Restic:
     """With ``--compression max``."""
@@ -83,11 +96,7 @@ class Restic:
 
     def keep(self, place: Path, version: Path) -> Run:
         """See Program."""
-        environment = {
-            "RESTIC_PASSWORD": "bench",
-            "RESTIC_REPOSITORY": str(place / "repository"),
-            "RESTIC_CACHE_DIR": str(place / "cache"),
-        }
+        environment = self._environment(place)
         if not (place / "repository").exists():
             measure(["restic", "init", "-q"], environment)
         return measure(["restic", "backup", "-q", "--compression", "max", str(version)], environment)
@@ -95,6 +104,18 @@ class Restic:
     def stored(self, place: Path) -> int:
         """See Program."""
         return folder_bytes(place / "repository")
+
+    def restore(self, place: Path, version: Path, target: Path) -> tuple[Run, Path]:
+        """See Program."""
+        command = ["restic", "restore", "-q", "latest", "--target", str(target)]
+        return measure(command, self._environment(place)), target / version.relative_to("/")
+
+    def _environment(self, place: Path) -> dict[str, str]:
+        return {
+            "RESTIC_PASSWORD": "bench",
+            "RESTIC_REPOSITORY": str(place / "repository"),
+            "RESTIC_CACHE_DIR": str(place / "cache"),
+        }
 
 
 class Borg:
@@ -108,12 +129,7 @@ class Borg:
 
     def keep(self, place: Path, version: Path) -> Run:
         """See Program."""
-        repository = place / "repository"
-        environment = {
-            "BORG_BASE_DIR": str(place / "home"),
-            "BORG_UNKNOWN_UNENCRYPTED_REPO_ACCESS_IS_OK": "yes",
-            "BORG_RELOCATED_REPO_ACCESS_IS_OK": "yes",
-        }
+        repository, environment = place / "repository", self._environment(place)
         if not repository.exists():
             measure(["borg", "init", "-e", "none", str(repository)], environment)
         return measure(["borg", "create", "-C", "zstd,3", f"{repository}::{{now:%H%M%S%f}}", str(version)], environment)
@@ -121,6 +137,20 @@ class Borg:
     def stored(self, place: Path) -> int:
         """See Program."""
         return folder_bytes(place / "repository")
+
+    def restore(self, place: Path, version: Path, target: Path) -> tuple[Run, Path]:
+        """See Program."""
+        repository, environment = str(place / "repository"), self._environment(place)
+        last = measure(["borg", "list", "--short", "--last", "1", repository], environment).output.strip()
+        run = measure(["borg", "extract", f"{repository}::{last}"], environment, folder=target)
+        return run, target / version.relative_to("/")
+
+    def _environment(self, place: Path) -> dict[str, str]:
+        return {
+            "BORG_BASE_DIR": str(place / "home"),
+            "BORG_UNKNOWN_UNENCRYPTED_REPO_ACCESS_IS_OK": "yes",
+            "BORG_RELOCATED_REPO_ACCESS_IS_OK": "yes",
+        }
 
 
 def programs() -> tuple[list[Program], list[str]]:

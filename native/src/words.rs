@@ -304,23 +304,25 @@ pub fn pair(plane: &[u8], top: u8, pairs: &mut [u8]) -> Vec<u8> {
 pub fn unpair(pairs: &[u8], far: &[u8], top: u8, plane: &mut [u8]) -> Result<(), Wrong> {
     let mut far = far.iter();
     for (two, packed) in plane.chunks_mut(128).zip(pairs.chunks(64)) {
-        let mut escaped = false;
-        for (both, byte) in two.chunks_mut(2).zip(packed) {
-            both[0] = byte & 15;
-            escaped |= both[0] == 15;
-            if let Some(second) = both.get_mut(1) {
-                *second = byte >> 4;
-                escaped |= *second == 15;
-            }
+        // Of one length always, so that all of a stride is done at once.
+        let mut bytes = [0u8; 64];
+        bytes[..packed.len()].copy_from_slice(packed);
+        let mut distances = [0u8; 128];
+        for (both, byte) in distances.chunks_exact_mut(2).zip(&bytes) {
+            // One into the low byte, one into the high one.
+            let wide = u16::from(*byte);
+            both.copy_from_slice(&((wide | wide << 4) & 0x0F0F).to_le_bytes());
         }
-        if escaped {
-            for distance in two.iter_mut().filter(|distance| **distance == 15) {
+        let size = two.len();
+        if distances[..size].iter().fold(0, |most, distance| (*distance).max(most)) == 15 {
+            for distance in distances[..size].iter_mut().filter(|distance| **distance == 15) {
                 *distance = *far.next().ok_or("too few far bytes")?;
             }
         }
-        for byte in two {
-            *byte = top.wrapping_sub(*byte);
+        for distance in &mut distances {
+            *distance = top.wrapping_sub(*distance);
         }
+        two.copy_from_slice(&distances[..size]);
     }
     if far.next().is_some() {
         return Err("too many far bytes");
@@ -994,9 +996,8 @@ fn pack_symbols<W: Word, const BITS: usize>(
         let size = out.len();
         out.copy_from_slice(&packed[..size]);
         if escaped != 0 {
-            let hits = words.iter().zip(&symbols).filter(|(_, symbol)| **symbol == limit.low_byte());
-            for (word, _) in hits {
-                let over = word.shifted(drop).wide() - limit.wide();
+            for place in places_of(&symbols, limit.low_byte()) {
+                let over = stride[place].shifted(drop).wide() - limit.wide();
                 escapes.push(over.min(255) as u8);
                 if over >= 255 {
                     far.extend_from_slice(&(over - 255).to_le_bytes()[..W::BYTES]);
@@ -1006,13 +1007,30 @@ fn pack_symbols<W: Word, const BITS: usize>(
     }
 }
 
-/// The lowest bits, so many, of each group of 16 or 32.
+/// The places of a symbol, from the first on.
+#[inline(always)]
+fn places_of(symbols: &[u8; STRIDE], symbol: u8) -> impl Iterator<Item = usize> {
+    let mut bits = 0u32;
+    for (place, eight) in symbols.chunks_exact(8).enumerate() {
+        let other = u64::read(eight) ^ (u64::from(symbol) * low_of_each(8, 1));
+        // The highest bit of each byte that is zero, and of no other one; then these eight side by side.
+        let equal = !((other & low_of_each(8, 7)).wrapping_add(low_of_each(8, 7)) | other | low_of_each(8, 7));
+        bits |= ((equal >> 7).wrapping_mul(0x0102_0408_1020_4080) >> 56) as u32 * (1 << (8 * place));
+    }
+    std::iter::from_fn(move || {
+        let place = bits.trailing_zeros();
+        bits &= bits.wrapping_sub(1);
+        (place < u32::BITS).then_some(place as usize)
+    })
+}
+
+/// The lowest bits, so many, of each group of 8, 16 or 32.
 const fn low_of_each(group: usize, bits: usize) -> u64 {
     let ones = (1 << bits) - 1;
-    if group == 16 {
-        ones * 0x0001_0001_0001_0001
-    } else {
-        ones * 0x0000_0001_0000_0001
+    match group {
+        8 => ones * 0x0101_0101_0101_0101,
+        16 => ones * 0x0001_0001_0001_0001,
+        _ => ones * 0x0000_0001_0000_0001,
     }
 }
 
@@ -1021,7 +1039,8 @@ const fn low_of_each(group: usize, bits: usize) -> u64 {
 fn pack_low<W: Word>(words: &[W], drop: u32, out: &mut [u8]) {
     // As many words at once as leave room for what is held, less than a byte, in 64 bits.
     let (rest, place, held, count) = match drop {
-        0..=14 => pack_low_groups::<W, 4>(words, drop, out),
+        0..=8 => pack_low_eights(words, drop, out),
+        9..=14 => pack_low_groups::<W, 4>(words, drop, out),
         15..=28 => pack_low_groups::<W, 2>(words, drop, out),
         29..=56 => pack_low_groups::<W, 1>(words, drop, out),
         _ => (words, 0, 0, 0),
@@ -1045,6 +1064,23 @@ fn pack_low<W: Word>(words: &[W], drop: u32, out: &mut [u8]) {
     if count > 0 {
         flush(&mut held);
     }
+}
+
+/// The same for eight words at once, which end in a whole byte: nothing is held.
+#[inline(always)]
+fn pack_low_eights<'a, W: Word>(words: &'a [W], drop: u32, out: &mut [u8]) -> (&'a [W], usize, u64, u32) {
+    let mask = (1u64 << drop) - 1;
+    let many = (out.len().saturating_sub(8) / drop.max(1) as usize).min(words.len() / 8);
+    let (quick, rest) = words.split_at(many * 8);
+    for (place, eight) in quick.chunks_exact(8).enumerate() {
+        let mut value = 0;
+        for (at, word) in eight.iter().enumerate() {
+            value |= (word.wide() & mask) << (at as u32 * drop);
+        }
+        let start = place * drop as usize;
+        out[start..start + 8].copy_from_slice(&value.to_le_bytes());
+    }
+    (rest, many * drop as usize, 0, 0)
 }
 
 /// Write groups of words while eight bytes can be written; give back (words left, bytes written, bits held, how many).
@@ -1157,8 +1193,22 @@ fn unpack_low<W: Word>(packed: &[u8], drop: u32, words: &mut [W]) {
     let mask = (1u64 << drop) - 1;
     // Eight bytes hold the bits of any word where they begin in the first of them; the last words have fewer behind them.
     let quick = if drop <= 56 && packed.len() >= 8 { (packed.len() - 8) * 8 / drop as usize + 1 } else { 0 };
-    let (quick, slow) = words.split_at_mut(quick.min(words.len()));
+    let (mut quick, slow) = words.split_at_mut(quick.min(words.len()));
     let mut bit = 0;
+    if drop <= 8 {
+        // Eight words begin and end with a byte.
+        let eights = quick.len() / 8;
+        let (whole, rest) = quick.split_at_mut(eights * 8);
+        for (place, eight) in whole.chunks_exact_mut(8).enumerate() {
+            let start = place * drop as usize;
+            let value = u64::read(&packed[start..start + 8]);
+            for (at, word) in eight.iter_mut().enumerate() {
+                *word = W::narrow(word.wide() << drop | value >> (at as u32 * drop) & mask);
+            }
+        }
+        bit = eights * 8 * drop as usize;
+        quick = rest;
+    }
     for word in quick.iter_mut() {
         let value = u64::read(&packed[bit / 8..bit / 8 + 8]) >> (bit % 8);
         *word = W::narrow(word.wide() << drop | value & mask);

@@ -32,6 +32,8 @@ _MAKE_TRIES = 5
 _PARTIAL_KEPT_SECONDS = 7 * 86400
 _PARTIAL = "partial-"
 _NANOSECONDS = 1_000_000_000
+#: So much of a long file is sent on its way to the disk at once, while the rest is still to come.
+_FLUSHED_BYTES = 32 << 20
 
 
 class FileStore:
@@ -356,6 +358,7 @@ class PartialFile:
     def __init__(self, store: FileStore, path: Path, descriptor: int) -> None:
         """Take a file that this process alone has open."""
         self._store, self._path, self._descriptor = store, path, descriptor
+        self._place = self._flushed = 0
 
     @property
     def size(self) -> int:
@@ -370,12 +373,19 @@ class PartialFile:
         """Forget what lies behind the first ``size`` bytes; the next are written there."""
         os.ftruncate(self._descriptor, size)
         os.lseek(self._descriptor, size, os.SEEK_SET)
+        self._place = self._flushed = size
 
     def append(self, data: bytes) -> None:
         """Write the next bytes."""
         view = memoryview(data)
         while view:
             view = view[os.write(self._descriptor, view) :]
+        self._place += len(data)
+        if self._place - self._flushed >= _FLUSHED_BYTES:
+            # To say that pages are no longer needed starts their writing, and waits for nothing: what is left for
+            # ``publish`` to wait for is the end of the file, not all of it.
+            os.posix_fadvise(self._descriptor, self._flushed, self._place - self._flushed, os.POSIX_FADV_DONTNEED)
+            self._flushed = self._place
 
     def publish(self, key: str) -> ObjectInfo:
         """Let it appear under a key, as ``put`` does: the caller has proven all of it."""

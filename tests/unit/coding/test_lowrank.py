@@ -13,8 +13,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from threadpoolctl import threadpool_info, threadpool_limits
 
+from tests.unit.coding.ways import taken
 from understudy.coding import lowrank
 from understudy.errors import Corrupt
+
+pytestmark = pytest.mark.usefixtures("way")
+
+
+@pytest.fixture(params=["numpy", "native"])
+def way(request, monkeypatch):
+    with taken(request.param) as chosen:
+        monkeypatch.setattr(lowrank, "way", chosen)
+        yield
+
 
 ROWS, COLUMNS, RANK = 160, 192, 4
 DTYPES = ("BF16", "F16", "F32")
