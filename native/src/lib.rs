@@ -7,6 +7,7 @@ mod words;
 
 use pyo3::buffer::PyBuffer;
 use pyo3::exceptions::PyValueError;
+use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 use words::{Shape, Trend, Word, Wrong};
@@ -38,6 +39,27 @@ fn target(buffer: &mut PyBuffer<u8>) -> PyResult<&mut [u8]> {
     }
     // SAFETY: as above, and writable; `apart` refuses one that overlaps another operand.
     Ok(unsafe { std::slice::from_raw_parts_mut(buffer.buf_ptr().cast::<u8>(), buffer.len_bytes()) })
+}
+
+/// Bytes of a length, made by what fills them while the GIL is released. Whatever it leaves out is zero.
+fn filled<'py>(
+    py: Python<'py>,
+    length: usize,
+    fill: impl FnOnce(&mut [u8]) -> Result<(), Wrong> + Send,
+) -> PyResult<Bound<'py, PyBytes>> {
+    let size = ffi::Py_ssize_t::try_from(length).map_err(|_| wrong("more bytes than there can be"))?;
+    // SAFETY: Python gives new bytes of that length, or an error; nobody else has seen them yet. They are zeroed here,
+    // and not by `PyBytes::new_with`, because the first touch of so many pages takes long, and others want the GIL.
+    unsafe {
+        let bytes = Bound::from_owned_ptr_or_err(py, ffi::PyBytes_FromStringAndSize(std::ptr::null(), size))?;
+        let start = ffi::PyBytes_AsString(bytes.as_ptr()) as usize;
+        py.detach(|| {
+            std::ptr::write_bytes(start as *mut u8, 0, length);
+            fill(std::slice::from_raw_parts_mut(start as *mut u8, length))
+        })
+        .map_err(wrong)?;
+        Ok(bytes.cast_into_unchecked())
+    }
 }
 
 /// Refuse results that lie in one another or in what is read.
@@ -148,8 +170,8 @@ fn join<'py>(py: Python<'py>, planes: Vec<PyBuffer<u8>>, width: usize) -> PyResu
         if planes.len() != W::BYTES || planes.iter().any(|plane| plane.len() != length) {
             return Err(wrong("the planes are of another length"));
         }
-        PyBytes::new_with(py, length * W::BYTES, |raw| {
-            py.detach(|| wide::join::<W>(&planes, raw));
+        filled(py, length * W::BYTES, |raw| {
+            wide::join::<W>(&planes, raw);
             Ok(())
         })
     })
@@ -295,9 +317,7 @@ fn unsort<'py>(
     }
     by_width!(lie.0, W => {
         let ordered = typed::<W>(ordered)?;
-        PyBytes::new_with(py, base.len(), |raw| {
-            py.detach(|| wide::unsort::<W>(ordered, base, &shape, counts, trend, raw)).map_err(wrong)
-        })
+        filled(py, base.len(), |raw| wide::unsort::<W>(ordered, base, &shape, counts, trend, raw))
     })
 }
 

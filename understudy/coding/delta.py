@@ -328,7 +328,7 @@ def _trend_bytes_max() -> int:
     return _TREND_HEADER.size + (4 << _ENTRY_BITS_MAX)
 
 
-def _parse_trend(data: bytes, width: int, kind_count: int, *, given: int) -> Trend | None:
+def _parse_trend(data: Buffer, width: int, kind_count: int, *, given: int) -> Trend | None:
     if not given:
         if data:
             raise Corrupt("a delta frame has a trend that its header does not name")
@@ -388,7 +388,7 @@ def _find_factors(raw: memoryview, base: memoryview, dtype: str, columns: int) -
     return lowrank.find(raw, base, dtype, columns)
 
 
-def _predict(base: memoryview, factors: bytes, dtype: str, columns: int) -> bytes:
+def _predict(base: memoryview, factors: Buffer, dtype: str, columns: int) -> bytes:
     from understudy.coding import lowrank
 
     predicted: bytes = lowrank.predict(base, factors, dtype, columns)

@@ -139,8 +139,8 @@ class Reader:
         """Return the plain length that the next stream declares; nothing is allocated for it."""
         return sum(plain for _, plain, _ in self._streams[self._next])
 
-    def take(self, length: int) -> bytes:
-        """Return the next stream's plain bytes.
+    def take(self, length: int) -> Buffer:
+        """Return the next stream's plain bytes: part of the frame itself where they lie there plain and whole.
 
         Args:
             length: how many there must be.
@@ -159,7 +159,7 @@ class Reader:
             coded = self._view[self._offset : self._offset + coded_length]
             self._offset += coded_length
             plain.append(_expand(mode, coded, part_length))
-        return bytes(plain[0]) if len(plain) == 1 else b"".join(plain)
+        return plain[0] if len(plain) == 1 else b"".join(plain)
 
 
 def _expand(mode: int, coded: memoryview, length: int) -> Buffer:
