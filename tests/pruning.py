@@ -14,7 +14,8 @@ from understudy.artifacts.hydrate import hydrate
 from understudy.artifacts.replicate import push
 from understudy.objects.file import FileStore
 from understudy.objects.memory import MemoryStore
-from understudy.vault.pruning import Rules, prune
+from understudy.vault.pruned import Rules
+from understudy.vault.pruning import prune
 from understudy.vault.retention import Keep
 from understudy.vault.store import open_vault
 from understudy.vault.verify import verify

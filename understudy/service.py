@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from understudy.transfer.budget import TransferBudget, Transferred
     from understudy.transfer.limit import Bandwidth
     from understudy.vault.encryption import Encryption
-    from understudy.vault.pruning import PruneResult, Served
+    from understudy.vault.pruned import PruneResult, Served
     from understudy.vault.sets import SetManifest
     from understudy.vault.signing import Signing
     from understudy.vault.verified import Kind, VaultProof
@@ -730,7 +730,8 @@ class Service:
             Corrupt, Unsupported: something in the vault cannot be read; nothing was changed.
             HeldByAnother: another prune is under way.
         """
-        from understudy.vault.pruning import Rules, prune
+        from understudy.vault.pruned import Rules
+        from understudy.vault.pruning import prune
         from understudy.vault.retention import Keep
 
         begun = read_unheld(self.register)
@@ -757,7 +758,7 @@ class Service:
         """Return what each site serves of every model. Raises Refused where that cannot be read."""
         from understudy.artifacts.manifest import POINTERS
         from understudy.artifacts.pointer import read_pointer
-        from understudy.vault.pruning import Served
+        from understudy.vault.pruned import Served
 
         found: list[Served] = []
         for role, pair in ((role, pair) for role in get_args(SiteRole) for pair in self.pairs("training")):

@@ -47,7 +47,8 @@ from understudy.notices import Marks, Notice
 from understudy.service import Service
 from understudy.settings import Settings
 from understudy.traffic.watch import Seen
-from understudy.vault.pruning import Rules, prune
+from understudy.vault.pruned import Rules
+from understudy.vault.pruning import prune
 from understudy.vault.retention import Keep
 from understudy.vault.store import Vault
 

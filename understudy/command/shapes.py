@@ -39,7 +39,7 @@ from understudy.status import Status
 from understudy.transfer.budget import Transferred
 from understudy.vault.compare import Comparison
 from understudy.vault.countersign import Countersigned
-from understudy.vault.pruning import PruneResult
+from understudy.vault.pruned import PruneResult
 from understudy.vault.rekey import Rekeyed
 from understudy.vault.sets import SetManifest  # noqa: TC001 - pydantic reads it from the annotations
 from understudy.vault.verified import Kind, VaultProof

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from understudy.command.root import Context
-    from understudy.vault.pruning import Kept, PruneResult
+    from understudy.vault.pruned import Kept, PruneResult
 
 
 #: Of a comparison's differences, so many are printed.
@@ -227,7 +227,7 @@ def prune(ctx: Context, *, yes: bool) -> int:
 
 
 def _lines(result: PruneResult) -> list[str]:
-    from understudy.vault.pruning import told
+    from understudy.vault.pruned import told
 
     lines = [result.sentence]
     rows = [_row(f"model {each.name}", each) for each in result.models]

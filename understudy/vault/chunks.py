@@ -16,6 +16,8 @@ ID_BYTES = 32
 BLOCK_BYTES = 4 << 20
 #: A reader refuses a chunk that claims to be longer: room for later writers, none for a zip bomb.
 RAW_BYTES_MAX = 16 << 20
+#: A chunk, its base, its base's base: a reader follows no more. Writers stop long before.
+CHAIN_MAX = 16
 
 
 @dataclass(frozen=True, slots=True)

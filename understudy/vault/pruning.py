@@ -10,15 +10,13 @@ pack that is due is decoded from where it stays (``homes.py``), and where that f
 from __future__ import annotations
 
 import logging
-import os
 import secrets
-import socket
 import time
 from collections import Counter, defaultdict
-from dataclasses import asdict, dataclass, field
-from datetime import datetime, timedelta
+from dataclasses import dataclass, field
+from datetime import datetime
 from functools import partial
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -26,18 +24,20 @@ from understudy.artifacts.catalog import Unreadable, in_order, read_each, revisi
 from understudy.artifacts.manifest import manifest_key
 from understudy.artifacts.plan import natural
 from understudy.artifacts.tags import all_tags
-from understudy.errors import Conflict, Corrupt, Denied, HeldByAnother, NotFound, NotReady, Unsupported
-from understudy.report import Report, human_bytes, human_seconds, quiet
+from understudy.errors import Conflict, Corrupt, Denied, NotFound, NotReady, Unsupported
+from understudy.report import human_bytes, quiet
 from understudy.threads import ThreadPool
 from understudy.vault import sets
 from understudy.vault.census import Census
 from understudy.vault.chunks import CodedChunk, chunk_id
-from understudy.vault.condemned import LOCK_KEY, mark, mark_key, marked, retire, source_digest
+from understudy.vault.condemned import mark, mark_key, marked, retire, source_digest
 from understudy.vault.homes import prove_homes
 from understudy.vault.index import INDEX_PREFIX, PackRecord, append_index, compact_index, load_index
 from understudy.vault.packs import PACK_BYTES_TARGET, PACK_CHUNKS_MAX, PACKS_PREFIX, PackBuilder, pack_key, pack_name
-from understudy.vault.retention import Item, Keep, counted, reasons
-from understudy.vault.store import FORMAT_KEY, is_number, to_json
+from understudy.vault.prune_lock import PruneLock
+from understudy.vault.pruned import Amount, Kept, PruneResult
+from understudy.vault.retention import Item, counted, reasons
+from understudy.vault.store import FORMAT_KEY, is_number
 from understudy.vault.unlisted import unlisted
 from understudy.vault.writing import SALT_BYTES
 
@@ -51,225 +51,24 @@ if TYPE_CHECKING:
     from understudy.report import Progress
     from understudy.vault.chunks import Location
     from understudy.vault.index import Segment
+    from understudy.vault.pruned import Rules, Served
     from understudy.vault.store import Vault
 
 logger = logging.getLogger("understudy.vault")
 
-#: A prune that has not renewed its lock for so long is taken for dead.
-LOCK_FOR = timedelta(hours=1)
-_RENEW_AFTER = timedelta(minutes=10)
 #: Objects deleted between two looks at the lock: seconds, where the lock holds for an hour.
 _BATCH = 100
 _LANES = 8
 #: Manifests of 100,000 files are 25 MB and more.
 _MANIFESTS_AHEAD = 3
-#: A pack of which less than this share is needed is written anew, without the rest.
-REWRITE_BELOW = 0.5
 #: Packs smaller than this are put together, once there are so many of them.
 _SMALL_BYTES = PACK_BYTES_TARGET // 4
 _SMALL_MIN = 8
-#: Coded bytes that one run writes anew, at most: what is left waits for the next.
-REWRITE_BYTES_MAX = 1 << 30
-#: Coded bytes that one run proves in their new place, at most: packs that are due beyond that wait for the next.
-PROVE_BYTES_MAX = 8 << 30
 #: What a chunk takes in its pack's list, at most.
 _LISTED_BYTES = 160
 _REFUSALS_SHOWN = 3
 #: Reasons to keep that keep a version out of colder storage too.
 _HOT = ("newest", "served by ", "set of ", "index ")
-_PROBLEM_HINT = "all else was pruned and nothing that is needed is lost; look at who can write into the vault"
-
-
-@dataclass(frozen=True, slots=True)
-class Served:
-    """A revision that a site serves now.
-
-    Attributes:
-        site: its name.
-        model: of the pointer.
-        version: of the model.
-        revision: of the version; 0 where the pointer does not say.
-    """
-
-    site: str
-    model: str
-    version: str
-    revision: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rules:
-    """How a prune decides.
-
-    Attributes:
-        keep: which versions and sets stay; None keeps all of them.
-        condemned_for: what is condemned is deleted after this, and what is younger is never condemned.
-        rewrite_below: packs of which a smaller share is needed are written anew.
-        rewrite_bytes_max: coded bytes that one run writes anew.
-        cold_after: packs that only older versions need are moved to colder storage; None moves none.
-        prove_bytes_max: coded bytes that one run reads to prove what lies in the packs that it deletes, about.
-    """
-
-    keep: Keep | None
-    condemned_for: timedelta
-    rewrite_below: float = REWRITE_BELOW
-    rewrite_bytes_max: int = REWRITE_BYTES_MAX
-    prove_bytes_max: int = PROVE_BYTES_MAX
-    cold_after: timedelta | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Kept:
-    """What becomes of one model's versions, or of one service's sets.
-
-    Attributes:
-        name: of the model or of the service.
-        kept: revisions (of sets: sets) that stay.
-        why: how many each reason keeps.
-        condemned: revisions that are condemned by this run.
-        waiting: of earlier runs' condemned, those that have to wait still.
-        deleted: those that go now.
-        spared: those that had been condemned and are kept again.
-        bytes: coded bytes that nothing but these condemned, waiting and deleted ones needs.
-    """
-
-    name: str
-    kept: int
-    why: str
-    condemned: tuple[str, ...]
-    waiting: tuple[str, ...]
-    deleted: tuple[str, ...]
-    spared: tuple[str, ...]
-    bytes: int = 0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Amount:
-    """Packs, and the bytes of them."""
-
-    packs: int = 0
-    bytes: int = 0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PruneResult:
-    """What a prune did, or would do.
-
-    Attributes:
-        written: False for a dry run: nothing was changed.
-        vault: its URL.
-        policy: whether ``vault.keep`` is set; without it no version is taken out.
-        models: by model.
-        sets: by service.
-        condemned: packs that nothing needs, condemned by this run.
-        waiting: packs condemned earlier, which wait still.
-        deleted: packs deleted by this run, condemned for long enough.
-        spared: packs that had been condemned and are needed again.
-        young: packs that nothing needs and that are too young to say: a push may be about to name them.
-        rewritten: packs whose needed part was written anew; they are among the condemned.
-        rewritten_bytes: bytes of the packs that were written for it.
-        cooled: packs that only old versions need, moved to colder storage.
-        index_objects: objects of the index that later ones replace, deleted.
-        refused: deletions and moves that the store refused (a lock, a retention policy, a permission); they are tried
-            again.
-        refusals: the first of its sentences.
-        proven: chunks that lay in what was deleted, or forgotten, and were decoded from where they stay.
-        proven_bytes: bytes read for that.
-        problems: a sentence for each pack that does not hold what the index says: what stays for its sake, and why.
-        left: what is never pruned here, in words.
-        next_at: when the first of what waits may be deleted; None when nothing waits.
-        keeps_versions: whether the bucket keeps what is deleted as old versions; None where it cannot be said.
-        seconds: wall time.
-    """
-
-    written: bool
-    vault: str
-    policy: bool
-    models: tuple[Kept, ...]
-    sets: tuple[Kept, ...]
-    condemned: Amount
-    waiting: Amount
-    deleted: Amount
-    spared: Amount
-    young: Amount
-    rewritten: Amount
-    rewritten_bytes: int
-    cooled: Amount
-    index_objects: int
-    refused: int
-    refusals: tuple[str, ...]
-    proven: int
-    proven_bytes: int
-    problems: tuple[str, ...]
-    left: tuple[str, ...]
-    next_at: datetime | None
-    keeps_versions: bool | None
-    seconds: float
-
-    @property
-    def changes(self) -> bool:
-        """Whether there is anything to do."""
-        kinds = (self.condemned, self.deleted, self.spared, self.rewritten, self.cooled)
-        return (
-            any(each.packs for each in kinds)
-            or self.index_objects > 0
-            or any(each.condemned or each.deleted or each.spared for each in (*self.models, *self.sets))
-        )
-
-    @property
-    def sentence(self) -> str:
-        """What was done, or would be, as a person reads it."""
-        versions = sum(len(each.condemned) for each in self.models)
-        gone = sum(len(each.deleted) for each in self.models)
-        kept = sum(each.kept for each in self.models)
-        parts = [f"{_revisions(kept)} kept"]
-        if versions or self.condemned.packs:
-            parts.append(f"{_revisions(versions)} and {told(self.condemned)} condemned")
-        if gone or self.deleted.packs:
-            parts.append(f"{_revisions(gone)} and {told(self.deleted)} deleted")
-        if self.spared.packs:
-            parts.append(f"{told(self.spared)} needed again")
-        if self.waiting.packs:
-            parts.append(f"{told(self.waiting)} wait")
-        if self.refused:
-            parts.append(f"{self.refused} deletions or moves refused by the store")
-        if self.cooled.packs:
-            parts.append(f"{told(self.cooled)} moved to colder storage")
-        if self.proven:
-            parts.append(f"{self.proven:,} chunks proven elsewhere before ({human_bytes(self.proven_bytes)} read)")
-        if self.problems:
-            parts.append(f"{len(self.problems)} packs do not hold what the index says")
-        lead = "prune" if self.written else "would prune"
-        return f"{lead} {self.vault}: {', '.join(parts)} ({human_seconds(self.seconds)})"
-
-    def as_report(self, service: str) -> Report:
-        """Return what a scheduled prune reports; what was waiting and waits still is no change."""
-        return Report(
-            noun="vault",
-            name=service,
-            verdict="changed" if self.written and self.changes else "unchanged",
-            sentence=self.sentence,
-            items_total=sum(each.kept + len(each.condemned) + len(each.waiting) for each in self.models),
-            bytes_total=self.waiting.bytes + self.condemned.bytes,
-            seconds=self.seconds,
-            bytes_read=self.proven_bytes,
-            details={
-                "deleted_bytes": self.deleted.bytes,
-                "refusals": list(self.refusals),
-                "problems": list(self.problems),
-            },
-        )
-
-    def require(self) -> None:
-        """Raise Corrupt, with the first of the sentences, when a pack does not hold what the index says."""
-        if self.problems:
-            more = f" (and {len(self.problems) - 1} more)" if len(self.problems) > 1 else ""
-            raise Corrupt(self.problems[0] + more, hint=_PROBLEM_HINT, next_command="understudy vault verify --deep")
-
-    def as_json(self) -> dict[str, Any]:
-        """Return the result as JSON values."""
-        at = self.next_at.isoformat() if self.next_at else None
-        return asdict(self) | {"next_at": at, "sentence": self.sentence}
 
 
 def prune(
@@ -298,63 +97,8 @@ def prune(
     """
     if not write or next(iter(vault.store.list(FORMAT_KEY)), None) is None:  # what is no vault is not made one
         return _Prune(vault, rules, served, None, progress).run()
-    with _Lock(vault, still_allowed) as lock:
+    with PruneLock(vault, still_allowed) as lock:
         return _Prune(vault, rules, served, lock, progress).run()
-
-
-class _Lock:
-    """Held by one prune at a time. A dead one's is taken over after ``LOCK_FOR``, by the vault's clock."""
-
-    def __init__(self, vault: Vault, still_allowed: Callable[[], object]) -> None:
-        self._vault = vault
-        self._still_allowed = still_allowed
-        self._token = ""
-        self._renewed = vault.store.now()
-        self._body = to_json({"host": socket.gethostname(), "process": os.getpid(), "began": self._renewed.isoformat()})
-
-    def __enter__(self) -> Self:
-        store = self._vault.store
-        self._still_allowed()
-        try:
-            stands = store.head(LOCK_KEY)
-        except NotFound:
-            expected = None
-        else:
-            if self._renewed - stands.modified < LOCK_FOR:
-                raise HeldByAnother(
-                    f"another prune of {self._vault.url} is under way since {stands.modified:%Y-%m-%d %H:%MZ}",
-                    hint=f"when it has died, run this again after {stands.modified + LOCK_FOR:%H:%MZ}",
-                )
-            expected = stands.token
-        try:
-            self._token = store.replace(LOCK_KEY, self._body, expected=expected).token
-        except Conflict as error:
-            raise HeldByAnother(f"another prune of {self._vault.url} has just begun", hint="let it finish") from error
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Let go, if it is still this run's."""
-        try:
-            if self._vault.store.head(LOCK_KEY).token == self._token:
-                self._vault.store.delete(LOCK_KEY)
-        except (NotFound, Denied, Conflict) as error:
-            logger.warning("the lock of the prune was not removed: %s", error)
-
-    def hold(self) -> None:
-        """Return while this run may change things; renews the lock. Raises HeldByAnother."""
-        self._still_allowed()
-        store = self._vault.store
-        now = store.now()
-        try:
-            lost = store.head(LOCK_KEY).token != self._token
-            if not lost and now - self._renewed > _RENEW_AFTER:
-                body = to_json({"renewed": now.isoformat(), "host": socket.gethostname(), "process": os.getpid()})
-                self._token, self._renewed = store.replace(LOCK_KEY, body, expected=self._token).token, now
-        except (NotFound, Conflict):
-            lost = True
-        if lost:
-            words = f"another prune of {self._vault.url} took over meanwhile"
-            raise HeldByAnother(words, hint="let it finish; nothing is lost")
 
 
 @dataclass(slots=True)
@@ -408,7 +152,7 @@ class _Prune:
     """One run; without a lock it changes nothing."""
 
     def __init__(
-        self, vault: Vault, rules: Rules, served: Sequence[Served], lock: _Lock | None, progress: Progress
+        self, vault: Vault, rules: Rules, served: Sequence[Served], lock: PruneLock | None, progress: Progress
     ) -> None:
         self._vault = vault
         self._rules = rules
@@ -1062,15 +806,6 @@ def _labels(keys: Iterable[str]) -> tuple[str, ...]:
         label = f"set {number}" if f"{kind}/" == sets.SETS_PREFIX else middle[0]
         found.append((natural(label), number, label if number == 1 or not middle else f"{label} revision {number}"))
     return tuple(label for _, _, label in sorted(found))
-
-
-def _revisions(count: int) -> str:
-    return f"{count:,} {'revision' if count == 1 else 'revisions'}"
-
-
-def told(amount: Amount) -> str:
-    """Return an amount as people read it: ``3 packs (9.1 MB)``."""
-    return f"{amount.packs} {'pack' if amount.packs == 1 else 'packs'} ({human_bytes(amount.bytes)})"
 
 
 def _moment(text: str | None) -> datetime | None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Self, TypeAlias
 
 from understudy.errors import Corrupt, NotFound, Permanent
 from understudy.threads import ThreadPool
-from understudy.vault.chunks import chunk_id
+from understudy.vault.chunks import CHAIN_MAX, chunk_id
 from understudy.vault.coders import decode
 from understudy.vault.index import load_index
 from understudy.vault.lanes import in_order
@@ -41,8 +41,6 @@ _FETCHES_MAX = 8
 _RANGES_MAX = 2 * _FETCHES_MAX
 _HINT = "restore the pack from the bucket's versions, or push again from the source"
 
-#: A chunk, its base, its base's base: a reader follows no more. Writers stop long before.
-CHAIN_MAX = 16
 
 #: A chunk's place, then those of what it is decoded from.
 Chain: TypeAlias = "tuple[Location, ...]"

@@ -18,11 +18,11 @@ from understudy.errors import Corrupt, NotFound
 from understudy.objects.parts import pieces
 from understudy.report import Report, human_bytes, human_seconds, quiet
 from understudy.threads import ThreadPool
-from understudy.vault.chunks import Chunk, chunk_id
+from understudy.vault.chunks import CHAIN_MAX, Chunk, chunk_id
 from understudy.vault.index import INDEX_PREFIX, ChunkIndex, load_index, prove_shard
 from understudy.vault.lanes import each
 from understudy.vault.packs import PACKS_PREFIX, pack_key, pack_name
-from understudy.vault.reading import CHAIN_MAX, ChunkReader, decode_proven
+from understudy.vault.reading import ChunkReader, decode_proven
 from understudy.vault.rounds import choose
 from understudy.vault.seal import is_sealed
 from understudy.vault.sets import set_of

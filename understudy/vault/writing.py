@@ -12,6 +12,7 @@ from understudy.errors import Conflict, Corrupt, NotFound, StoppedPartWay
 from understudy.report import human_seconds
 from understudy.threads import ThreadPool
 from understudy.transfer.link import LinkMeter
+from understudy.vault.chunks import CHAIN_MAX
 from understudy.vault.condemned import WRITER_LIFE_MAX, condemned
 from understudy.vault.index import PackRecord, appended, load_index
 from understudy.vault.packs import (
@@ -36,8 +37,6 @@ logger = logging.getLogger("understudy.vault")
 #: Packs in upload at once; on a link whose single connections are slow some more, within the memory bound.
 _UPLOADS_USUAL, _UPLOADS_MAX = 3, 5
 _ADOPTERS = 8
-#: A chunk stands on so many others at most, as ``reading.py`` has it.
-CHAIN_MAX = 16
 #: Of an encrypted vault's packs: see ``PackBuilder.seal``.
 SALT_BYTES = 16
 #: Other names tried for a pack whose own name is taken by a damaged object.

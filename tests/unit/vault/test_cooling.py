@@ -17,7 +17,7 @@ from understudy.objects.file import FileStore
 from understudy.objects.memory import MemoryStore
 from understudy.vault.index import load_index
 from understudy.vault.packs import pack_key
-from understudy.vault.pruning import Served
+from understudy.vault.pruned import Served
 from understudy.vault.retention import Keep
 from understudy.vault.sets import compose
 from understudy.vault.store import open_vault

@@ -30,7 +30,8 @@ from understudy.vault.chunks import CodedChunk, chunk_id
 from understudy.vault.condemned import LOCK_KEY, condemned, mark, retired
 from understudy.vault.index import PackRecord, append_index, load_index
 from understudy.vault.packs import PackBuilder, pack_key
-from understudy.vault.pruning import Served
+from understudy.vault.prune_lock import PruneLock
+from understudy.vault.pruned import Rules, Served
 from understudy.vault.reading import ChunkReader
 from understudy.vault.retention import Keep
 from understudy.vault.sets import compose, newest_set, set_of
@@ -705,7 +706,7 @@ def test_merging_the_index_keeps_the_place_that_is_not_condemned():
 
 def test_a_second_prune_waits_and_a_dead_one_is_taken_over():
     vault, source, clock = filled()
-    with pruning._Lock(vault, lambda: None):
+    with PruneLock(vault, lambda: None):
         with pytest.raises(HeldByAnother, match=r"under way since 2026-03-02 00:00Z"):
             pruned(vault)
         pruned(vault, write=False)
@@ -717,12 +718,12 @@ def test_a_second_prune_waits_and_a_dead_one_is_taken_over():
 
 def test_a_prune_that_was_taken_over_stops():
     vault, _, clock = filled()
-    with pruning._Lock(vault, lambda: None) as slow:
+    with PruneLock(vault, lambda: None) as slow:
         slow.hold()
         clock.turn(0.02)
         slow.hold()
         clock.turn(0.05)
-        with pruning._Lock(vault, lambda: None) as other:
+        with PruneLock(vault, lambda: None) as other:
             with pytest.raises(HeldByAnother, match="took over meanwhile"):
                 slow.hold()
             other.hold()
@@ -738,7 +739,7 @@ def test_a_claim_of_the_epoch_stops_a_prune():
             raise Refused("the epoch was claimed")
 
     with pytest.raises(Refused):
-        pruning.prune(vault, rules=pruning.Rules(keep=Keep(last=1), condemned_for=timedelta(days=7)), write=True,
+        pruning.prune(vault, rules=Rules(keep=Keep(last=1), condemned_for=timedelta(days=7)), write=True,
                       still_allowed=claimed)  # fmt: skip
     assert_whole(vault, source)
 

@@ -12,11 +12,11 @@ import pytest
 
 from understudy.errors import Corrupt, Permanent, Unsupported
 from understudy.objects.memory import MemoryStore
-from understudy.vault.chunks import Chunk, CodedChunk, chunk_id
+from understudy.vault.chunks import CHAIN_MAX, Chunk, CodedChunk, chunk_id
 from understudy.vault.coders import Grain, encode, encode_delta
 from understudy.vault.index import append_index, load_index
 from understudy.vault.packs import PACKS_PREFIX, PackBuilder, pack_key
-from understudy.vault.reading import CHAIN_MAX, ChunkReader
+from understudy.vault.reading import ChunkReader
 from understudy.vault.store import open_vault
 from understudy.vault.writing import ChunkWriter
 
