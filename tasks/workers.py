@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from typing import TYPE_CHECKING, Any, cast
 
 from tasks.house import shared_task
@@ -90,6 +91,7 @@ def workers(settings: Settings, config: str, pair: str, runner: Runner | None) -
         made = getattr(__import__(module), name)
     except ImportError as error:
         raise InvalidConfig(f"runner: {chosen} needs {module}, which is not installed", next_command=extra) from error
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray would tell its makers what runs here
     address = settings.runner_address if chosen == settings.runner else None
     with made(**_options(chosen, address)) as started:
         yield cast("Workers", TaskWorkers(started, config, pair))

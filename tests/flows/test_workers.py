@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
+import tomllib
+from pathlib import Path
 
 import pytest
 import yaml
@@ -17,7 +19,7 @@ from understudy.objects.file import FileStore
 from understudy.service import open_service
 from understudy.vault.verify import verify
 
-pytestmark = [pytest.mark.prefect, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.prefect, pytest.mark.timeout(480)]  # Dask and Ray start processes of their own
 
 
 def service_in(folder, runner):
@@ -61,21 +63,24 @@ def small_parts(monkeypatch):
 def two_workers(monkeypatch):
     from tasks import workers
 
-    plain = workers._options  # the tests' machine has few cores: Dask's default would be a process for each
-    monkeypatch.setattr(
-        workers,
-        "_options",
-        lambda chosen, address: {"cluster_kwargs": {**plain(chosen, address)["cluster_kwargs"], "n_workers": 2}},
-    )
+    plain = workers._options  # the tests' machine has few cores: the default would be a process for each
+    two = {"dask": ("cluster_kwargs", {"n_workers": 2}), "ray": ("init_kwargs", {"num_cpus": 2})}
+
+    def options(chosen, address):
+        name, more = two[chosen]
+        return {name: {**plain(chosen, address)[name], **more}}
+
+    monkeypatch.setattr(workers, "_options", options)
 
 
 @pytest.mark.usefixtures("small_parts", "two_workers")
-def test_two_dask_workers_record_what_one_process_records(tmp_path, monkeypatch):
+@pytest.mark.parametrize("runner", ["dask", "ray"])
+def test_two_workers_record_what_one_process_records(tmp_path, monkeypatch, runner):
     parts = []
     sent = spread.Part.size.fget
     monkeypatch.setattr(spread.Part, "size", property(lambda part: parts.append(part) or sent(part)))
     alone = service_in(tmp_path / "alone", "threads")
-    spread_out = service_in(tmp_path / "spread", "dask")
+    spread_out = service_in(tmp_path / "spread", runner)
     for config in (alone, spread_out):
         state = replicate_artifacts(config=str(config), return_state=True)
         assert state.is_completed(), state.message
@@ -94,3 +99,12 @@ def test_a_runner_that_is_not_installed_is_named_with_what_installs_it(tmp_path,
     assert "Bad config" == state.name
     assert "runner: ray needs prefect_ray, which is not installed" in state.message
     assert "pip install 'understudy[ray]'" in state.message
+
+
+def test_what_installs_a_runner_is_an_extra_of_this_project():
+    from tasks.workers import _RUNNERS
+
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    for name, (module, _, command) in _RUNNERS.items():
+        assert f"pip install 'understudy[{name}]'" == command
+        assert project["optional-dependencies"][name][0].startswith(module.replace("_", "-"))

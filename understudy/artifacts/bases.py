@@ -16,11 +16,12 @@ from understudy.vault.chunks import Chunk, chunk_id
 from understudy.vault.reading import ChunkReader, chain_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from understudy.artifacts.cut import Layout
     from understudy.artifacts.headers import Headers
     from understudy.artifacts.manifest import ArtifactFile, ArtifactManifest
+    from understudy.coding.transforms import Buffer
     from understudy.objects.interface import ObjectStore
     from understudy.vault.chunks import Location
     from understudy.vault.writing import ChunkWriter
@@ -115,9 +116,15 @@ class Bases:
         reads = frame_length + sum(place.length for place in chain)
         return frame_length <= alone * _WORTH and reads <= RESTORE_READS_MAX * alone
 
-    def read(self, base: Base) -> bytes | None:
-        """Return the base's plain bytes, proven by its id; None when neither source nor vault has them any more."""
-        return self._from_source(base) or self._from_vault(base)
+    def read(self, bases: Sequence[Base]) -> list[Buffer | None]:
+        """Return the bases' plain bytes, each proven by its id; None where neither source nor vault has them any more.
+
+        Neighbours in one file, as the bases of neighbours are, take one request.
+        """
+        found: list[Buffer | None] = []
+        for run in _runs(bases):
+            found += self._from_source(run)
+        return [self._from_vault(base) if data is None else data for base, data in zip(bases, found, strict=True)]
 
     def _affords(self, place: Location) -> bool:
         try:
@@ -132,18 +139,25 @@ class Bases:
             and sum(each.length for each in chain) < (RESTORE_READS_MAX * chain[-1].length)
         )
 
-    def _from_source(self, base: Base) -> bytes | None:
-        origin = base.file.source
-        if not self._is_pinned(base.file):
-            return None
+    def _from_source(self, run: list[Base]) -> list[Buffer | None]:
+        """Read neighbours at the source: None for those that are not there as they were."""
+        file, nothing = run[0].file, [None] * len(run)
+        if not self._is_pinned(file):
+            return [*nothing]
+        length = sum(base.chunk.length for base in run)
         try:
-            data = self._source.get_range(origin.key, base.offset, base.chunk.length, version=origin.version)
+            data = self._source.get_range(file.source.key, run[0].offset, length, version=file.source.version)
         except (NotFound, Corrupt, Denied):
-            self._pinned[base.file.path] = False
-            return None
+            self._pinned[file.path] = False
+            return [*nothing]
         with self._lock:
-            self.bytes_read += len(data)
-        return data if chunk_id(data) == base.chunk.id else None
+            self.bytes_read += length
+        view, start = memoryview(data), run[0].offset
+        found: list[Buffer | None] = []
+        for base in run:
+            part = view[base.offset - start :][: base.chunk.length]
+            found.append(part if chunk_id(part) == base.chunk.id else None)
+        return found
 
     def _is_pinned(self, file: ArtifactFile) -> bool:
         """Return whether the source still has the very object that the parent was read from."""
@@ -187,3 +201,15 @@ class Bases:
                 start = starts[old_path][old_name] + offset
                 found[path, name, offset] = files[old_path], start, chunk, length
         return found
+
+
+def _runs(bases: Sequence[Base]) -> list[list[Base]]:
+    """Return neighbours together: of one file, one behind the other."""
+    runs: list[list[Base]] = []
+    for base in bases:
+        last = runs[-1][-1] if runs else None
+        if last and last.file is base.file and last.offset + last.chunk.length == base.offset:
+            runs[-1].append(base)
+        else:
+            runs.append([base])
+    return runs

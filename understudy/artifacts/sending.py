@@ -50,9 +50,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
     from types import TracebackType
 
+    from understudy.artifacts.bases import Base
     from understudy.artifacts.cut import Described, Layout
     from understudy.artifacts.manifest import Kind
     from understudy.artifacts.plan import Planned, SourceFile, SourceVersion
+    from understudy.coding.transforms import Buffer
     from understudy.objects.interface import ObjectInfo, ObjectStore
     from understudy.vault.coders import Effort
     from understudy.vault.writing import ChunkWriter
@@ -433,24 +435,34 @@ class Sender:
     def _code(
         self, piece: _Piece, views: list[memoryview]
     ) -> tuple[_Entry, list[tuple[tuple[bytes, int], CodedChunk | None]]]:
-        coded: list[tuple[tuple[bytes, int], CodedChunk | None]] = []
-        for position, view in enumerate(views):
-            name = chunk_id(view)
-            frame = None
-            if not self._writer.knows(name):
-                frame = self._coded(name, view, piece.entry, piece.cuts[position] if piece.cuts else None)
-            coded.append(((name, view.nbytes), frame))
-        return piece.entry, coded
-
-    def _coded(self, name: bytes, view: memoryview, entry: _Entry, cut: Cut | None) -> CodedChunk:
+        names = [chunk_id(view) for view in views]
+        fresh = [place for place, name in enumerate(names) if not self._writer.knows(name)]
         effort = self._pace.effort()
-        grain, base, plain = PLAIN, None, None
-        if cut is not None and cut.tensor >= 0 and entry.layout is not None:
-            tensor = entry.layout.tensors[cut.tensor]
-            grain = Grain(tensor.dtype, tensor.columns)
-            if effort != "raw" and tensor.dtype:
-                base = self._bases.find(entry.file.path, tensor.name, cut.offset, cut.length)
-                plain = self._bases.read(base) if base else None
+        grains = {place: _grain(piece, place) for place in fresh}
+        based = {place: base for place in fresh if effort != "raw" and (base := self._base(piece, place))}
+        against = dict(zip(based, zip(based.values(), self._bases.read([*based.values()]), strict=True), strict=True))
+        frames = {
+            place: self._coded(names[place], views[place], grains[place], effort, against.get(place)) for place in fresh
+        }
+        return piece.entry, [((name, views[place].nbytes), frames.get(place)) for place, name in enumerate(names)]
+
+    def _base(self, piece: _Piece, place: int) -> Base | None:
+        """Return what a chunk may be told as the difference to, if it lies in a tensor."""
+        cut = piece.cuts[place] if piece.cuts else None
+        if cut is None or cut.tensor < 0 or piece.entry.layout is None:
+            return None
+        tensor = piece.entry.layout.tensors[cut.tensor]
+        return self._bases.find(piece.entry.file.path, tensor.name, cut.offset, cut.length) if tensor.dtype else None
+
+    def _coded(
+        self,
+        name: bytes,
+        view: memoryview,
+        grain: Grain,
+        effort: Effort,
+        against: tuple[Base, Buffer | None] | None,
+    ) -> CodedChunk:
+        base, plain = against or (None, None)
         with self._pace.coding(effort, view.nbytes) as done:
             chunk = None
             if base and plain is not None:
@@ -548,6 +560,15 @@ class _Checked:
 def _first(complaints: list[str]) -> str:
     more = f"; and {len(complaints) - 1} more" if len(complaints) > 1 else ""
     return complaints[0] + more
+
+
+def _grain(piece: _Piece, place: int) -> Grain:
+    """Return what a coder is told of the words of a chunk: those of its tensor, if it lies in one."""
+    cut = piece.cuts[place] if piece.cuts else None
+    if cut is None or cut.tensor < 0 or piece.entry.layout is None:
+        return PLAIN
+    tensor = piece.entry.layout.tensors[cut.tensor]
+    return Grain(tensor.dtype, tensor.columns)
 
 
 def _cut_at(entry: _Entry, layout: Layout) -> None:

@@ -135,8 +135,29 @@ def test_a_base_that_was_changed_at_the_source_is_not_believed(folder, vault):
     [(name, length)] = file.chunks[-1:]
     place = writer.find(bytes.fromhex(name))
     base = Base(Chunk(place.id, length), place, file, file.size - length)
-    assert bfloat16(weights()).tobytes() == bases.read(base)
+    assert bfloat16(weights()).tobytes() == bytes(bases.read([base])[0])
     assert place.length == bases.bytes_read
+
+
+def test_bases_that_lie_side_by_side_are_one_request(folder, vault, monkeypatch):
+    tensors = {name: bfloat16(weights(seed=seed)) for seed, name in enumerate("abc")}
+    put(folder, "1", tensors)
+    push(folder, vault)
+    put(folder, "2", {name: bfloat16(nudged(weights(seed=seed))) for seed, name in enumerate("abc")})
+    asked = []
+    read = folder.get_range
+
+    def get_range(key, start, length, **more):
+        asked.append((key, length))
+        return read(key, start, length, **more)
+
+    monkeypatch.setattr(folder, "get_range", get_range)
+    push(folder, vault)
+    assert 3 == sum(location.base is not None for location in rows(vault))
+    assert [sum(len(tensor.tobytes()) for tensor in tensors.values())] == [
+        length for key, length in asked if key == "m/1/model.safetensors"
+    ]
+    assert kept(folder, "2") == served(vault, "2")
 
 
 def test_a_base_that_nobody_has_any_more_costs_bytes_alone(folder, vault):
