@@ -17,8 +17,8 @@ def settle() -> None:
     """Set what must be set before threads begin and numpy is loaded. What somebody has set in the environment stays.
 
     Blocks of some megabytes pass through many threads. Where each thread has its own arena, and each block's pages go
-    back to the kernel, a push holds a hundred megabytes more and spends a tenth of its time on empty pages. OpenBLAS
-    starts threads as soon as numpy is loaded, which spin for a while; what is multiplied here is small.
+    back to the kernel, a push holds more memory and spends more of its time on empty pages. OpenBLAS starts threads as
+    soon as numpy is loaded, which spin for a while; what is multiplied here is small.
     """
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     if any(name.startswith("MALLOC_") for name in os.environ):

@@ -384,7 +384,9 @@ class PartialFile:
         if self._place - self._flushed >= _FLUSHED_BYTES:
             # To say that pages are no longer needed starts their writing, and waits for nothing: what is left for
             # ``publish`` to wait for is the end of the file, not all of it.
-            os.posix_fadvise(self._descriptor, self._flushed, self._place - self._flushed, os.POSIX_FADV_DONTNEED)
+            # Advice alone: a system that has no such call, or a file system that takes none, loses nothing.
+            with contextlib.suppress(AttributeError, OSError):
+                os.posix_fadvise(self._descriptor, self._flushed, self._place - self._flushed, os.POSIX_FADV_DONTNEED)
             self._flushed = self._place
 
     def publish(self, key: str) -> ObjectInfo:

@@ -19,6 +19,18 @@ needs_native = pytest.mark.skipif(
 ORDER = Order(2, 7, 8)
 
 
+def sorted_in_all_ways(raw, base, order):
+    """Return (counts, differences by context) as each way gives them; each must give the raw bytes back."""
+    found = []
+    for name in NAMES:
+        with taken(name) as way:
+            counts = way.count(base, order)
+            ordered = way.sort(raw, base, order, counts)
+            assert raw == way.unsort(ordered, base, order, counts)
+            found.append((counts.tobytes(), ordered.tobytes()))
+    return found
+
+
 @pytest.mark.parametrize("value", ["off", "OFF", "0"])
 def test_it_can_be_turned_off(value):
     program = "from understudy.coding import native; print(native.AVAILABLE, sorted(native.WAYS))"
@@ -111,14 +123,7 @@ def test_rare_and_common_contexts_of_any_number_of_words_go_where_numpy_puts_the
     form = Order(width, 7 if width == 2 else 23, 8)
     base = (exponents.astype(f"<u{width}") << form.shift).tobytes()
     raw = rng.integers(0, 256, words * width, dtype=np.uint8).tobytes()
-    found = []
-    for name in NAMES:
-        with taken(name) as way:
-            counts = way.count(base, form)
-            ordered = way.sort(raw, base, form, counts)
-            assert raw == way.unsort(ordered, base, form, counts)
-            found.append((counts.tobytes(), ordered.tobytes()))
-    assert 1 == len(set(found))
+    assert 1 == len(set(sorted_in_all_ways(raw, base, form)))
 
 
 def test_a_trend_is_the_same_number_in_all_ways():
@@ -129,11 +134,4 @@ def test_a_trend_is_the_same_number_in_all_ways():
     for slope in (-(1 << 31), -12345, 0, (1 << 31) - 1):
         trend = Trend(1, 23, 13, slope, rng.integers(-(1 << 31), 1 << 31, 1024).astype(np.int32))
         order = Order(4, 23, 8, 64, kinds, 3, trend)
-        sorted_by = []
-        for name in NAMES:
-            with taken(name) as way:
-                counts = way.count(base, order)
-                ordered = way.sort(raw, base, order, counts)
-                assert raw == way.unsort(ordered, base, order, counts)
-                sorted_by.append(ordered.tobytes())
-        assert 1 == len(set(sorted_by))
+        assert 1 == len(set(sorted_in_all_ways(raw, base, order)))
