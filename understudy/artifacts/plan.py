@@ -42,8 +42,9 @@ class Planned:
     """What is to be done about one version.
 
     Attributes:
-        action: ``unchanged``, ``new version``, ``new revision``, ``held``, or ``retired``: retention took it out of the
-            vault, and it is at the source as it was.
+        action: ``unchanged``, ``new version``, ``new revision``, ``held``, ``retired`` (retention took it out of the
+            vault, and it is at the source as it was) or ``mended``: it is at the source as it was, and chunks of it
+            are lost in the vault.
         source: what the listing showed.
         revision: the number that it gets, or has.
         known: files whose bytes the vault has by the newest manifest, because nothing at the source changed since.
@@ -51,7 +52,7 @@ class Planned:
         parent: what it descends from: the revision before, or the newest revision of the version before.
     """
 
-    action: Literal["unchanged", "new version", "new revision", "held", "retired"]
+    action: Literal["unchanged", "new version", "new revision", "held", "retired", "mended"]
     source: SourceVersion
     revision: int
     known: tuple[ArtifactFile, ...] = ()

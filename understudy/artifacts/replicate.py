@@ -18,8 +18,9 @@ from understudy.artifacts.manifest import (
     model_digest,
 )
 from understudy.artifacts.plan import grouped, natural, plan, versions_in
-from understudy.errors import Conflict, NotFound, Unsupported
+from understudy.errors import Conflict, Corrupt, NotFound, Unsupported
 from understudy.report import Report, human_bytes, human_seconds, quiet
+from understudy.vault.verified import known_damage
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -63,7 +64,9 @@ def push(
     contradicts itself or its parent (``details["action"]`` is then ``refused``), and so is one whose own manifest in
     the vault cannot be read (``damaged``), unless its model is the one that was named. The others go on. Running it
     again after a kill sends only what is missing. What the newest manifest knows is not read, and when nothing changed
-    neither is the chunk index. Memory holds one version's files and manifests, not those of all versions.
+    neither is the chunk index; unless the last verification found damage in the vault: then every version is looked
+    up in the index, and what is lost of one is read and sent again. Memory holds one version's files and manifests,
+    not those of all versions.
 
     Args:
         source: objects at ``<model>/<version>/<path>``; ``pointers/`` is no model.
@@ -85,19 +88,20 @@ def push(
         Unsupported: a later version of this software wrote a manifest of the model that was named.
     """
     shelf = Shelf(vault, model)
-    found = survey(source, shelf, model, models)
+    mending = known_damage(vault).damage is not None
+    found = survey(source, shelf, model, models, mending=mending)
     reports = list(found.damaged)
     elsewhere = _pushed_elsewhere(found, workers) if workers and accept_change is None else {}
     waiting_of: dict[str, list[Waiting]] = {name: [] for name in found.unchanged}
     for waiting in found.waiting:
         waiting_of.setdefault(waiting.model, []).append(waiting)
     with ExitStack() as stack:
-        run = _Run(source, vault, shelf, progress, stack, accept_change=accept_change, workers=workers)
+        run = _Run(source, vault, shelf, progress, stack, accept_change=accept_change, workers=workers, mending=mending)
         for name in sorted(waiting_of):
             brought = elsewhere[name] if name in elsewhere else [run.bring(waiting) for waiting in waiting_of[name]]
             unchanged = found.unchanged.get(name)
-            # What retention took out is told only of a model of which there is nothing else to tell.
-            told = [report for report in brought if report.details.get("action") != "retired"]
+            # What is left as it is is told only of a model of which there is nothing else to tell.
+            told = [report for report in brought if report.details.get("action") not in ("retired", "unchanged")]
             brought = told if told or unchanged is not None else brought[-1:]
             untold = unchanged is not None and not brought and all(report.name != name for report in reports)
             reports += [unchanged] if unchanged is not None and untold else brought
@@ -130,7 +134,7 @@ class Survey:
     """How a source stands beside the vault.
 
     Attributes:
-        waiting: versions to push or to hold, by model, then in natural order.
+        waiting: versions to push, to hold or to mend, by model, then in natural order.
         unchanged: by model, a report of its newest version, where that is in the vault as it is.
         damaged: reports of versions whose own manifest in the vault cannot be read.
     """
@@ -140,7 +144,14 @@ class Survey:
     damaged: list[Report] = field(default_factory=list)
 
 
-def survey(source: ObjectStore, shelf: Shelf, model: str | None = None, models: Collection[str] = ()) -> Survey:
+def survey(
+    source: ObjectStore,
+    shelf: Shelf,
+    model: str | None = None,
+    models: Collection[str] = (),
+    *,
+    mending: bool = False,
+) -> Survey:
     """List a source and compare each version with its newest manifest; no file is read.
 
     Args:
@@ -148,6 +159,7 @@ def survey(source: ObjectStore, shelf: Shelf, model: str | None = None, models: 
         shelf: the vault's manifests.
         model: only this one, by its name.
         models: only these, if any.
+        mending: have versions wait also that are in the vault as they are: something of them may be lost.
 
     Raises:
         NotFound: the source has no such model, or none at all.
@@ -171,12 +183,12 @@ def survey(source: ObjectStore, shelf: Shelf, model: str | None = None, models: 
             found.damaged.append(damaged_report(name, last.damage, version.version))
             continue
         planned = plan(version, last)
-        if planned.action != "unchanged":
+        if mending or planned.action != "unchanged":
             listed += len(version.files)
             kept = version if listed <= _LISTED_FILES_MAX else None
             size = sum(file.info.size for file in version.files)
             found.waiting.append(Waiting(name, version.version, kept, size, len(version.files)))
-        elif is_newest:
+        if is_newest and planned.action == "unchanged":
             found.unchanged[name] = _unchanged(planned, time.monotonic() - started)
     if not newest:
         message = f"{source.url} holds no model {model!r}" if model else f"{source.url} holds no model"
@@ -203,6 +215,10 @@ def _pushed_elsewhere(found: Survey, workers: Workers) -> dict[str, list[Report]
     return reports
 
 
+class _Rotten(Corrupt):
+    """What was to mend the vault is not what was once pushed, whatever the source's listing says."""
+
+
 class _Run:
     """One push; the vault's index is loaded, and threads are started, when the first version needs them."""
 
@@ -216,8 +232,10 @@ class _Run:
         *,
         accept_change: str | None,
         workers: Workers | None = None,
+        mending: bool = False,
     ) -> None:
         self._accept_change = accept_change
+        self._mending = mending
         self._workers = workers
         self._source = source
         self._vault = vault
@@ -245,8 +263,8 @@ class _Run:
         for _ in range(_READ_TRIES):
             try:
                 return self._send(planned, started)
-            except Unsupported as limit:  # of what a manifest can hold, beyond what could be told beforehand
-                return _held(planned, limit.message, started)
+            except (Unsupported, _Rotten) as reason:  # more than a manifest can hold, or what mends nothing
+                return _held(planned, reason.message, started)
             except (Incomplete, Refusal) as reason:
                 action: Literal["held", "refused"] = "refused" if isinstance(reason, Refusal) else "held"
                 return _held(planned, str(reason), started, action=action, acceptable=True)
@@ -268,7 +286,21 @@ class _Run:
         names = version.model, version.version
         last = self._shelf.newest(*names)
         planned = plan(version, last, self._shelf.parent(*names) if last is None else None)
-        return planned if last is not None else self._unless_retired(planned)
+        if last is None:
+            return self._unless_retired(planned)
+        return self._mended(planned) if self._mending and planned.action == "unchanged" else planned
+
+    def _mended(self, planned: Planned) -> Planned:
+        """Have files of an unchanged version read again of which something is lost in the vault."""
+        writer, _ = self._opened()
+        found = _still_known(planned, writer)
+        if not found.fresh:
+            return planned
+        return replace(found, action="mended", revision=planned.revision + 1, parent=planned.newest)
+
+    def _accepts(self, planned: Planned) -> bool:
+        """Return whether complaints stop nothing: a person said so, or did when what is now mended was first sent."""
+        return self._accept_change is not None or planned.action == "mended"
 
     def _unless_retired(self, planned: Planned) -> Planned:
         """Leave a version out that retention took out, unless it has changed at the source since."""
@@ -290,7 +322,7 @@ class _Run:
         if self._workers is not None:
             from understudy.artifacts.spread import parts_of
 
-            parts = parts_of(planned, accept=self._accept_change is not None)
+            parts = parts_of(planned, accept=self._accepts(planned))
             if len(parts) > 1:
                 return self._send_parts(planned, parts, self._workers, started)
         name = f"{planned.source.model} {planned.source.version}"
@@ -302,7 +334,7 @@ class _Run:
             done += count
             self._progress(name, done, total, "bytes", sender.counts)
 
-        sent = sender.send(planned, advance, accept=self._accept_change is not None)
+        sent = sender.send(planned, advance, accept=self._accepts(planned))
         writer.commit()
         manifest, written = self._record(planned, sent.files, sent.accepted)
         bytes_sent = writer.bytes_sent - sent_before + written
@@ -324,7 +356,7 @@ class _Run:
 
         writer, sender = self._opened()
         read_before = sender.bytes_read
-        accepted = sender.check(planned, accept=self._accept_change is not None)
+        accepted = sender.check(planned, accept=self._accepts(planned))
         bytes_read = sender.bytes_read - read_before
         # The workers write into the index: what was loaded of it is old after that.
         sender.close()
@@ -349,7 +381,11 @@ class _Run:
     def _record(
         self, planned: Planned, files: tuple[ArtifactFile, ...], accepted: tuple[str, ...]
     ) -> tuple[ArtifactManifest, int]:
-        """Make the version visible, by its manifest; return it and its bytes, none when another push just wrote it."""
+        """Make the version visible, by its manifest; return it and its bytes, none when it was there already."""
+        if planned.action == "mended" and planned.newest is not None:
+            _require_same(planned.newest, files)
+            if planned.newest.files == files:
+                return planned.newest, 0
         manifest, written = self._written(planned, files, accepted)
         self._shelf.keep(manifest)
         return manifest, written
@@ -358,6 +394,8 @@ class _Run:
         self, planned: Planned, files: tuple[ArtifactFile, ...], accepted: tuple[str, ...]
     ) -> tuple[ArtifactManifest, int]:
         tags = accepted_tags(self._accept_change or "", accepted) if accepted else {}
+        if planned.action == "mended" and planned.newest is not None:
+            tags = dict(planned.newest.tags)
         revision = planned.revision
         while True:
             manifest = ArtifactManifest(
@@ -410,10 +448,12 @@ def _changed(
     percent = round(100 * bytes_sent / size, 1) if size else None
     share = f" ({percent:.1f} %)" if percent is not None and percent <= _ALL_PERCENT else ""
     revision = f" revision {manifest.revision}" if manifest.revision > 1 else ""
+    done = f"{count} files {human_bytes(size)}; {count - new} known, {new} new"
+    if planned.action == "mended":
+        done = f"mended, {new} of {count} files had chunks that the vault lost"
     sentence = (
-        f"{manifest.model} {manifest.version}{revision}: {count} files {human_bytes(size)}; {count - new} known, "
-        f"{new} new, {human_bytes(bytes_sent)} sent{share} in {human_seconds(seconds)}; "
-        f"{f'{pace}; ' if pace else ''}sha256 {count}/{count}"
+        f"{manifest.model} {manifest.version}{revision}: {done}, {human_bytes(bytes_sent)} sent{share} in "
+        f"{human_seconds(seconds)}; {f'{pace}; ' if pace else ''}sha256 {count}/{count}"
     )
     return Report(
         noun="artifacts",
@@ -498,6 +538,17 @@ def _still_known(planned: Planned, writer: ChunkWriter) -> Planned:
     known = tuple(file for file in planned.known if file.path not in lost)
     paths = {file.path for file in known}
     return replace(planned, known=known, fresh=tuple(file for file in planned.source.files if file.path not in paths))
+
+
+def _require_same(before: ArtifactManifest, files: tuple[ArtifactFile, ...]) -> None:
+    """Raise _Rotten when a file that the listing shows unchanged gave other bytes than it once did."""
+    known = {file.path: file.sha256 for file in before.files}
+    for file in files:
+        if file.sha256 != known[file.path]:
+            raise _Rotten(
+                f"the vault lost chunks of {file.path}, and the source, which lists it as unchanged, now has other "
+                f"bytes of it (SHA-256 {file.sha256}, not {known[file.path]}); restore it at the source"
+            )
 
 
 def _left_out(planned: Planned, seconds: float) -> Report:

@@ -66,7 +66,10 @@ def verify(ctx: Context, *, deep: bool, sample: str | None) -> None:
         first, *more = result.problems
         raise Corrupt(
             "; ".join([first, *more[:9]]) + (f"; and {len(more) - 9} more" if len(more) > 9 else ""),
-            hint="restore the named objects from the bucket's own versions, or push again from the source",
+            hint=(
+                "a push sends again what models lost, while the source has it; restore other objects from the bucket's "
+                "own versions"
+            ),
             next_command="understudy artifacts push",
         )
     ctx.screen.result(result.as_json(), [result.sentence])

@@ -26,11 +26,15 @@ def read_register(register: Register) -> State:
     """Return the register for a copy.
 
     Raises:
-        Refused: it cannot be read; without it nobody may say which way to copy.
+        Refused: it cannot be read, or was never written; without it nobody may say which way to copy.
     """
     try:
         return register.read()
-    except (Unreachable, NotFound) as error:
+    except NotFound as error:
+        raise Refused(
+            f"{error.message}, so nothing is copied", hint=error.hint, next_command=error.next_command
+        ) from error
+    except Unreachable as error:
         raise Refused(
             f"the register {register.url} cannot be read, so nothing is copied",
             hint=f"bring it back, then run this again ({error.message})",

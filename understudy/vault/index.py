@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from understudy.objects.interface import ObjectInfo
     from understudy.vault.store import Vault
 
 logger = logging.getLogger("understudy.vault")
@@ -79,6 +80,10 @@ class PackRecord:
 
     length: int
     crc32c: str | None
+
+    def fits(self, info: ObjectInfo) -> bool:
+        """Return whether a listed pack may be the one that was written: its length, and CRC32C where both have it."""
+        return info.size == self.length and (not self.crc32c or not info.crc32c or info.crc32c == self.crc32c)
 
 
 @dataclass(slots=True)

@@ -39,13 +39,27 @@ _GAP_BYTES_MAX = 64 << 10
 _FETCHES_MAX = 8
 #: Ranges under way, and ranges that wait for their turn: as many again, for those under way often end together.
 _RANGES_MAX = 2 * _FETCHES_MAX
-_HINT = "restore the pack from the bucket's versions, or push again from the source"
+#: A push heeds what a verification found: without one it does not look at packs of versions that did not change.
+_GONE_HINT = (
+    "run understudy vault verify, then understudy artifacts push, which sends again what is lost; or restore the pack "
+    "from the bucket's versions"
+)
+_DAMAGED_HINT = _GONE_HINT.replace("vault verify", "vault verify --deep", 1)
 
 
 #: A chunk's place, then those of what it is decoded from.
 Chain: TypeAlias = "tuple[Location, ...]"
 
 logger = logging.getLogger("understudy.vault")
+
+
+class DamagedPack(Corrupt):
+    """A pack is gone, or does not give a chunk that the index says is in it."""
+
+    def __init__(self, message: str, *, hint: str, pack: str) -> None:
+        """Say it, and of which pack."""
+        super().__init__(message, hint=hint)
+        self.pack = pack
 
 
 class ChunkReader:
@@ -60,6 +74,7 @@ class ChunkReader:
         # A place is one range and those of its bases, first coded, then plain: up to 12 MiB, and both while decoded.
         self._room = threading.Semaphore(_RANGES_MAX)
         self._lock = threading.Lock()
+        self._told: set[str] = set()
         self.bytes_read = 0
 
     def __enter__(self) -> Self:
@@ -82,7 +97,7 @@ class ChunkReader:
         location = self.index.find(chunk.id)
         if location is None:
             message = f"chunk {chunk.id.hex()} of {what} is in no pack of {self._vault.url}"
-            raise Corrupt(message, hint="push again from the source; run: understudy vault verify")
+            raise Corrupt(message, hint=_GONE_HINT)
         if location.raw_length != chunk.length:
             message = f"chunk {chunk.id.hex()} of {what} has {chunk.length} bytes, {location.raw_length} in the index"
             raise Corrupt(message, hint="run: understudy vault verify --deep")
@@ -128,8 +143,16 @@ class ChunkReader:
                 raise damage
             return [_plain(chain, frames, what) for chain in group]
         except Corrupt as error:
-            logger.warning("%s", error.message)
+            self._tell(error)
         return [self._found_elsewhere(chain[0], what) for chain in group]
+
+    def _tell(self, damage: Corrupt) -> None:
+        """Say once of each pack that it is damaged: a restore may still find everything elsewhere."""
+        pack = damage.pack if isinstance(damage, DamagedPack) else damage.message
+        with self._lock:
+            told, self._told = pack in self._told, self._told | {pack}
+        if not told:
+            logger.warning("%s", damage.message)
 
     def _found_elsewhere(self, place: Location, what: str, depth: int = 0) -> bytes:
         """Take one chunk from any pack that has it, last from this one once more, whose error then stands."""
@@ -142,7 +165,7 @@ class ChunkReader:
             try:
                 return self._alone(other, what, depth)
             except Corrupt as error:
-                logger.warning("%s", error.message)
+                self._tell(error)
         return self._alone(place, what, depth)
 
     def _alone(self, place: Location, what: str, depth: int) -> bytes:
@@ -161,15 +184,15 @@ class ChunkReader:
             data = memoryview(self._vault.store.get_range(pack_key(pack), start, end - start))
         except NotFound as error:
             message = f"pack {pack} is missing from {self._vault.url}; chunk {group[0].id.hex()} of {what} is in it"
-            raise Corrupt(message, hint=_HINT) from error
+            raise DamagedPack(message, hint=_GONE_HINT, pack=pack) from error
         except Corrupt as error:
             message = f"pack {pack} is cut short; chunk {group[-1].id.hex()} of {what} is in it"
-            raise Corrupt(message, hint=_HINT) from error
+            raise DamagedPack(message, hint=_GONE_HINT, pack=pack) from error
         if len(data) != end - start:
             message = (
                 f"pack {pack} gave {len(data)} bytes of {end - start}; chunk {group[-1].id.hex()} of {what} is in it"
             )
-            raise Corrupt(message, hint=_HINT)
+            raise DamagedPack(message, hint=_GONE_HINT, pack=pack)
         with self._lock:
             self.bytes_read += len(data)
         return data
@@ -186,12 +209,12 @@ def chain_of(index: ChunkIndex, location: Location, what: str) -> Chain:
         found = index.find(wanted)
         if found is None:
             message = f"chunk {location.id.hex()} of {what} needs the chunk {wanted.hex()}, which is in no pack"
-            raise Corrupt(message, hint=_HINT)
+            raise Corrupt(message, hint=_GONE_HINT)
         if found.raw_length != location.raw_length:
             message = (
                 f"chunk {location.id.hex()} of {what} has {location.raw_length} bytes, its base {found.raw_length}"
             )
-            raise Corrupt(message, hint=_HINT)
+            raise Corrupt(message, hint="run: understudy vault verify --deep")
         chain.append(found)
         if len(chain) > CHAIN_MAX:
             raise _too_deep(location, what)
@@ -227,10 +250,12 @@ def decode_proven(frame: memoryview, location: Location, what: str, *, base: byt
         plain = decode(location.coder, frame, location.raw_length, base)
     except Permanent as error:
         message = f"chunk {location.id.hex()} of {what} in pack {location.pack}: {error.message}"
-        raise type(error)(message, hint=error.hint or _HINT) from error
+        if isinstance(error, Corrupt):
+            raise DamagedPack(message, hint=_DAMAGED_HINT, pack=location.pack) from error
+        raise type(error)(message, hint=error.hint) from error
     if chunk_id(plain) != location.id:
         message = f"chunk {location.id.hex()} of {what} in pack {location.pack} holds other bytes than its id says"
-        raise Corrupt(message, hint=_HINT)
+        raise DamagedPack(message, hint=_DAMAGED_HINT, pack=location.pack)
     return plain
 
 

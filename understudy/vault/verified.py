@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal
@@ -9,12 +10,15 @@ from typing import TYPE_CHECKING, Any, Literal
 from understudy.errors import Corrupt
 from understudy.report import human_bytes, human_seconds
 from understudy.vault.documents import quoted
+from understudy.vault.packs import pack_name
 from understudy.vault.rounds import is_place, share_done
 
 if TYPE_CHECKING:
     from understudy.settings import VerifySettings
     from understudy.vault.store import Vault
     from understudy.vault.verify import VerifyResult
+
+logger = logging.getLogger("understudy.vault")
 
 Kind = Literal["quick", "sampled", "deep"]
 KINDS: tuple[Kind, ...] = ("quick", "sampled", "deep")
@@ -63,7 +67,8 @@ class Verified:
         cursor: where the round of samples stands; empty at its beginning.
         round_began: when the round under way began; None before the first.
         round_ended: when the last whole round ended; None before.
-        again: keys of objects that a sample found damaged: each night reads them again until they are sound.
+        again: keys of objects that were read and found damaged: each night reads them again until they are sound, and
+            no push counts on them.
     """
 
     quick: Verification | None = None
@@ -91,6 +96,11 @@ class Verified:
         sampled = self.newest("sampled", "deep")
         quick = self.newest(*KINDS)
         return next((each for each in (deep, sampled, quick) if each is not None and each.problems), None)
+
+    @property
+    def damaged_packs(self) -> frozenset[str]:
+        """Names of the packs that were read and found damaged."""
+        return frozenset(name for key in self.again if (name := pack_name(key)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +146,15 @@ class VaultProof:
 def read_verified(vault: Vault) -> Verified:
     """Return what is kept; nothing before the first verification. Raises Unreachable, Denied, Corrupt."""
     return _verified(vault.pointer(VERIFIED_KEY))
+
+
+def known_damage(vault: Vault) -> Verified:
+    """Return what is kept, as whoever writes into the vault heeds it: what cannot be read is passed over, and said."""
+    try:
+        return read_verified(vault)
+    except Corrupt as damage:
+        logger.warning("%s; what verifications found is not heeded", damage.message)
+        return Verified()
 
 
 def _verified(value: Any) -> Verified:  # noqa: ANN401 - any JSON value
@@ -211,7 +230,7 @@ def with_result(before: Verified, result: VerifyResult, now: datetime) -> Verifi
     )
     if result.kind == "quick":
         return replace(before, quick=done)
-    damaged = tuple(sorted(result.damaged))[:AGAIN_MAX]
+    damaged = result.damaged[:AGAIN_MAX]
     if result.kind == "deep":
         return replace(before, deep=done, again=damaged)
     began = before.round_began if before.cursor and before.round_began else now

@@ -22,7 +22,7 @@ from understudy.vault.chunks import CHAIN_MAX, Chunk, chunk_id
 from understudy.vault.index import INDEX_PREFIX, ChunkIndex, load_index, prove_shard
 from understudy.vault.lanes import each
 from understudy.vault.packs import PACKS_PREFIX, pack_key, pack_name
-from understudy.vault.reading import ChunkReader, decode_proven
+from understudy.vault.reading import ChunkReader, DamagedPack, decode_proven
 from understudy.vault.rounds import choose
 from understudy.vault.seal import is_sealed
 from understudy.vault.sets import set_of
@@ -31,6 +31,7 @@ from understudy.vault.signing import is_manifest
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from understudy.artifacts.catalog import Damage
     from understudy.artifacts.manifest import ArtifactFile
     from understudy.objects.interface import ObjectInfo
     from understudy.report import Progress
@@ -55,7 +56,8 @@ class VerifyResult:
         kind: quick (the listing was compared), sampled (and a share of all objects was read) or deep (and all of them).
         deep: whether every byte was decoded.
         problems: a sentence for each object that is wrong; empty when all is well.
-        damaged: keys of the objects that were read and found wrong.
+        damaged: keys of the objects that were read and found wrong, first those that something needs.
+        mended: of these, how many are packs of which all that is needed lies in other packs by now.
         manifests: manifests of models, indexes, features and sets looked at.
         signed: of these, how many bear the signature of a trusted key; None where the config trusts none.
         files: distinct files that they name.
@@ -75,6 +77,7 @@ class VerifyResult:
     deep: bool
     problems: tuple[str, ...]
     damaged: tuple[str, ...] = ()
+    mended: int = 0
     manifests: int
     signed: int | None = None
     files: int
@@ -103,10 +106,15 @@ class VerifyResult:
         waiting = f", {self.orphans} packs to be adopted" if self.orphans else ""
         signed = "" if self.signed is None else f"; {self.signed} of {self.manifests} manifests signed by trusted keys"
         unsealed = f"; {self.unsealed} small objects of an earlier version carry no digest" if self.unsealed else ""
+        mended = (
+            f"; {_count(self.mended, 'damaged pack')} of which other packs have all that is needed, until a prune"
+            if self.mended
+            else ""
+        )
         return (
             f"vault: {self.manifests} manifests, {self.files} files, {self.chunks} chunks in {self.packs} packs"
             f"{waiting}, {human_bytes(self.bytes_stored)}: {verdict} ({how}, {human_seconds(self.seconds)})"
-            f"{signed}{unsealed}"
+            f"{mended}{signed}{unsealed}"
         )
 
     def as_json(self) -> dict[str, Any]:
@@ -180,6 +188,7 @@ class _Check:
         self._progress = progress
         self._problems: list[str] = []
         self._bad: set[str] = set()
+        self._mended: set[str] = set()
         self._bytes_read = 0
         self._bytes_wanted = 0
         self._objects = 0
@@ -210,7 +219,8 @@ class _Check:
             kind="deep" if self._deep else "sampled" if self._sample else "quick",
             deep=self._deep,
             problems=tuple(dict.fromkeys(self._problems)),
-            damaged=tuple(sorted(self._bad)),
+            damaged=(*sorted(self._bad - self._mended), *sorted(self._bad & self._mended)),
+            mended=len(self._mended),
             manifests=len([key for key in self._listed if is_manifest(key)]),
             signed=self._signed(),
             files=files + len(data_files),
@@ -339,16 +349,38 @@ class _Check:
         The next push may adopt a pack that no index names.
         """
         known = {pack for segment in self._index.segments for pack in segment.packs}
+        wrong: list[_PackRead] = []
         with ThreadPool(_PACKS_AT_ONCE, thread_name_prefix="verify") as pool:
             jobs = (
                 partial(_read_pack, self._vault, reader, name, rows, needed)
                 for name, rows in self._index.by_pack(names - set(self._damaged))
             )
-            for name, count, problem in each(pool, jobs, ahead=_PACKS_AT_ONCE + 1):
-                self._done(pack_key(name), count, problem)
+            for read in each(pool, jobs, ahead=_PACKS_AT_ONCE + 1):
+                self._done(pack_key(read.name), read.bytes_read, None)
+                if read.problem is not None:
+                    wrong.append(read)
             others = (partial(_read_pack, self._vault, reader, name, [], set()) for name in sorted(names - known))
-            for name, count, problem in each(pool, others, ahead=_PACKS_AT_ONCE + 1):
-                self._done(pack_key(name), count, f"{problem}; no index names it" if problem else None)
+            for read in each(pool, others, ahead=_PACKS_AT_ONCE + 1):
+                problem = f"{read.problem}; no index names it" if read.problem else None
+                self._done(pack_key(read.name), read.bytes_read, problem)
+        self._judge_packs(wrong)
+
+    def _judge_packs(self, wrong: list[_PackRead]) -> None:
+        """Tell of packs that were read and found wrong, unless all that is needed of one lies in another, sound one.
+
+        So it is after a push has sent again what a damaged pack had held; a prune takes the pack away.
+        """
+        lost = {(read.name, chunk) for read in wrong for chunk in read.lost}
+
+        def is_sound(place: Location) -> bool:
+            return (place.pack, place.id) not in lost and self._problem_at(place, place.raw_length, 0) is None
+
+        for read in wrong:
+            self._bad.update(map(pack_key, read.damaged))
+            if not all(any(map(is_sound, self._index.find_all(chunk))) for chunk in read.lost):
+                self._problems.append(read.problem or "")
+            elif read.name in read.damaged:
+                self._mended.add(pack_key(read.name))
 
     def _restore_files(self, reader: ChunkReader) -> None:
         """Read each distinct file whose chunks are all there as a restore would, and compare its SHA-256."""
@@ -430,49 +462,73 @@ def _is_provable(key: str) -> bool:
     return is_sealed(key) or (key.startswith(INDEX_PREFIX) and key.endswith(".parquet"))
 
 
-def _read_pack(
-    vault: Vault, reader: ChunkReader, name: str, rows: list[Location], needed: set[bytes]
-) -> tuple[str, int, str | None]:
-    """Return (name, bytes read, what is wrong) of a pack: its name, and every chunk that the index says is in it."""
+@dataclass(frozen=True, slots=True)
+class _PackRead:
+    """A pack that was read: its name, and every chunk that the index says is in it.
+
+    Attributes:
+        name: of the pack.
+        bytes_read: of it.
+        problem: what is wrong; None when nothing is.
+        damaged: the packs whose fault that is: its own name, or those with the chunks that it has the differences to.
+        lost: needed chunks that it should give and does not.
+    """
+
+    name: str
+    bytes_read: int
+    problem: str | None = None
+    damaged: frozenset[str] = frozenset()
+    lost: tuple[bytes, ...] = ()
+
+
+def _read_pack(vault: Vault, reader: ChunkReader, name: str, rows: list[Location], needed: set[bytes]) -> _PackRead:
+    """Prove a pack; ``rows`` is what the index says is in it."""
+    used = tuple(dict.fromkeys(row.id for row in rows if row.id in needed))
     try:
         data = vault.store.get(pack_key(name))
     except (NotFound, Corrupt) as error:
-        return name, 0, f"pack {name} cannot be read: {error.message}"
+        return _PackRead(name, 0, f"pack {name} cannot be read: {error.message}", frozenset({name}), used)
     wrong: list[str] = []
-    users = 0
+    lost: list[bytes] = []
+    damaged: set[str] = set()
     for row, problem in _decoded(memoryview(data), reader, rows, needed):
         if problem is not None:
-            wrong.append(problem)
-            users += row.id in needed
+            wrong.append(problem.message)
+            damaged.add(problem.pack if isinstance(problem, DamagedPack) else name)
+            lost += [row.id] if row.id in needed else []
     named = chunk_id(data).hex() == name
     if named and not wrong:
-        return name, len(data), None
+        return _PackRead(name, len(data))
     if not rows:
-        return name, len(data), f"pack {name} holds other bytes than its name says"
+        return _PackRead(name, len(data), f"pack {name} holds other bytes than its name says", frozenset({name}))
     where = (
-        f"{_count(len(wrong), 'chunk')} in it cannot be decoded, {users} of them needed"
+        f"{_count(len(wrong), 'chunk')} in it cannot be decoded, {len(lost)} of them needed"
         if wrong
         else "its chunks are whole"
     )
     first = f" (first: {wrong[0]})" if wrong else ""
     kind = "does not hold what the index says" if named else "holds other bytes than its name says"
-    return name, len(data), f"pack {name} {kind}: {where}{first}"
+    # Where its own name is wrong, nothing new may come to count on any of it.
+    damaged |= set() if named else {name}
+    return _PackRead(
+        name, len(data), f"pack {name} {kind}: {where}{first}", frozenset(damaged), tuple(lost) if named else used
+    )
 
 
 def _decoded(
     data: memoryview, reader: ChunkReader, rows: list[Location], needed: set[bytes]
-) -> Iterator[tuple[Location, str | None]]:
-    """Yield (row, what is wrong with it) for the rows of one pack.
+) -> Iterator[tuple[Location, Damage | None]]:
+    """Yield (row, what is wrong with it, or with its base) for the rows of one pack.
 
     A chunk that is the difference to another is decoded with it where it is needed; where nothing needs it any more,
     the other may be gone, and the pack's name alone says that its bytes are those that were sent.
     """
 
-    def tried(row: Location, base: bytes | None) -> str | None:
+    def tried(row: Location, base: bytes | None) -> Damage | None:
         try:
             decode_proven(data[row.offset : row.offset + row.length], row, "the index", base=base)
         except DAMAGE as error:
-            return error.message
+            return error
         return None
 
     for row in rows:
@@ -489,7 +545,7 @@ def _decoded(
             left = []
         except DAMAGE as error:
             # The base of this one is damaged, and the stream ends with it; those behind it are asked for anew.
-            yield left[count], error.message
+            yield left[count], error
             left = left[count + 1 :]
 
 

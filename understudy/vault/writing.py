@@ -24,6 +24,7 @@ from understudy.vault.packs import (
     pack_name,
     read_trailer,
 )
+from understudy.vault.verified import known_damage
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -47,8 +48,8 @@ class ChunkWriter:
     """One run's way into a vault. ``knows`` is for any thread; ``add`` and ``commit`` for one thread at a time.
 
     Opening it lists the packs, loads the index, and adopts packs that no index names: what a killed run had sent.
-    A chunk whose pack is gone or condemned, or has another length than was recorded, counts as unknown and is sent
-    again; so does one that is decoded from such a chunk.
+    A chunk whose pack is gone or condemned, has another length or CRC32C than was recorded, or was found damaged by a
+    verification, counts as unknown and is sent again; so does one that is decoded from such a chunk.
     """
 
     def __init__(self, vault: Vault, *, pack_bytes: int = PACK_BYTES_TARGET) -> None:
@@ -60,20 +61,20 @@ class ChunkWriter:
         self.packs_adopted = 0
         # In this order: what is condemned from now on outlives this writer, and a mark is removed after its pack.
         self._opened = vault.store.now()
-        dying = condemned(vault)
+        shunned = condemned(vault) | known_damage(vault).damaged_packs
         self._index = load_index(vault)
         listed = {name: info for info in vault.store.list(PACKS_PREFIX) if (name := pack_name(info.key))}
         recorded = self._index.packs
         self._usable = {
             name
             for name, record in recorded.items()
-            if name in listed and name not in dying and listed[name].size == record.length
+            if name in listed and name not in shunned and record.fits(listed[name])
         }
         self._absent = frozenset(recorded.keys() - self._usable)
         self._rows: list[Location] = []
         self._packs: dict[str, PackRecord] = {}
         self._seen: set[bytes] = set()
-        orphans = sorted(set(listed) - set(recorded) - dying)
+        orphans = sorted(set(listed) - set(recorded) - shunned)
         if orphans:
             with ThreadPool(_ADOPTERS, thread_name_prefix="adopt") as pool:
                 trailers = {name: pool.submit(read_trailer, vault.store, listed[name]) for name in orphans}

@@ -65,7 +65,8 @@ def test_an_unchanged_push_reads_no_model_bytes_and_no_index(source, vault):
     assert "m 1: unchanged, 0 of 5 files new, 0 B sent" == report.sentence
     assert ("unchanged", 0, 0) == (report.verdict, report.bytes_read, report.bytes_sent)
     assert {"list"} == set(watched.calls)
-    assert [("list", "artifacts/"), ("get", "artifacts/m/1/00000001.json")] == vault.bare.keys
+    verified = ("head", "pointers/verified/vault.json")  # whether a verification found anything lost
+    assert [("list", "artifacts/"), verified, ("get", "artifacts/m/1/00000001.json")] == vault.bare.keys
 
 
 def test_a_version_with_one_layer_changed_crosses_in_that_layer(source, vault):
