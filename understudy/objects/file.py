@@ -34,6 +34,9 @@ _PARTIAL = "partial-"
 _NANOSECONDS = 1_000_000_000
 #: So much of a long file is sent on its way to the disk at once, while the rest is still to come.
 _FLUSHED_BYTES = 32 << 20
+#: Bytes that the kernel is given at once. Longer writes fill the page cache with pages of megabytes, and those a virtual
+#: machine that gives its free memory back must first get again from its host, which costs more than the copy itself.
+_WRITTEN_BYTES = 256 << 10
 
 
 class FileStore:
@@ -377,9 +380,7 @@ class PartialFile:
 
     def append(self, data: bytes) -> None:
         """Write the next bytes."""
-        view = memoryview(data)
-        while view:
-            view = view[os.write(self._descriptor, view) :]
+        _append(self._descriptor, data)
         self._place += len(data)
         if self._place - self._flushed >= _FLUSHED_BYTES:
             # To say that pages are no longer needed starts their writing, and waits for nothing: what is left for
@@ -429,11 +430,16 @@ def _open_at_once(path: str, flags: int) -> int:
 
 
 def _write(path: Path, key: str, parts: Iterable[bytes], size: int) -> None:
-    with path.open("xb") as file:
+    with path.open("xb", buffering=0) as file:
         for part in exactly(parts, size, key):
-            file.write(part)
-        file.flush()
+            _append(file.fileno(), part)
         os.fsync(file.fileno())
+
+
+def _append(descriptor: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view[:_WRITTEN_BYTES]) :]
 
 
 def _sync_folder(folder: Path) -> None:
