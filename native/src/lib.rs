@@ -62,6 +62,33 @@ fn filled<'py>(
     }
 }
 
+/// Bytes of a length, made a part after another by what fills each while the GIL is released: it is given where the
+/// part begins, and the part, zeroed just before, so that it lies in the nearest caches.
+fn filled_by_parts<'py>(
+    py: Python<'py>,
+    length: usize,
+    mut fill: impl FnMut(usize, &mut [u8]) -> Result<(), Wrong> + Send,
+) -> PyResult<Bound<'py, PyBytes>> {
+    let size = ffi::Py_ssize_t::try_from(length).map_err(|_| wrong("more bytes than there can be"))?;
+    // SAFETY: as in `filled`; the parts lie in the bytes, and each is zeroed before it is a slice.
+    unsafe {
+        let bytes = Bound::from_owned_ptr_or_err(py, ffi::PyBytes_FromStringAndSize(std::ptr::null(), size))?;
+        let start = ffi::PyBytes_AsString(bytes.as_ptr()) as usize;
+        py.detach(|| {
+            (0..length).step_by(PART_BYTES).try_for_each(|place| {
+                let (part, count) = ((start + place) as *mut u8, PART_BYTES.min(length - place));
+                std::ptr::write_bytes(part, 0, count);
+                fill(place, std::slice::from_raw_parts_mut(part, count))
+            })
+        })
+        .map_err(wrong)?;
+        Ok(bytes.cast_into_unchecked())
+    }
+}
+
+/// Whole words of any width, and an even number of them.
+const PART_BYTES: usize = 64 << 10;
+
 /// Refuse results that lie in one another or in what is read.
 fn apart(read: &[&PyBuffer<u8>], written: &[&PyBuffer<u8>]) -> PyResult<()> {
     let span = |buffer: &PyBuffer<u8>| (buffer.buf_ptr() as usize, buffer.buf_ptr() as usize + buffer.len_bytes());
@@ -170,11 +197,42 @@ fn join<'py>(py: Python<'py>, planes: Vec<PyBuffer<u8>>, width: usize) -> PyResu
         if planes.len() != W::BYTES || planes.iter().any(|plane| plane.len() != length) {
             return Err(wrong("the planes are of another length"));
         }
-        filled(py, length * W::BYTES, |raw| {
+        filled_by_parts(py, length * W::BYTES, |place, raw| {
+            let (start, end) = (place / W::BYTES, (place + raw.len()) / W::BYTES);
+            let planes: Vec<&[u8]> = planes.iter().map(|plane| &plane[start..end]).collect();
             wide::join::<W>(&planes, raw);
             Ok(())
         })
     })
+}
+
+/// join_pairs(pairs, far, top, others, width) -> bytes: undo `pair`, then `split`; `others` are the planes below.
+#[pyfunction]
+fn join_pairs<'py>(
+    py: Python<'py>,
+    pairs: PyBuffer<u8>,
+    far: PyBuffer<u8>,
+    top: u8,
+    others: Vec<PyBuffer<u8>>,
+    width: usize,
+) -> PyResult<Bound<'py, PyBytes>> {
+    let (pairs, mut far) = (source(&pairs)?, source(&far)?);
+    let others = others.iter().map(source).collect::<PyResult<Vec<_>>>()?;
+    let length = others.first().map_or(0, |plane| plane.len());
+    if pairs.len() != length.div_ceil(2) {
+        return Err(wrong("the pairs are of another length"));
+    }
+    let joined = by_width!(width, W => {
+        if others.len() + 1 != W::BYTES || others.iter().any(|plane| plane.len() != length) {
+            return Err(wrong("the planes are of another length"));
+        }
+        filled_by_parts(py, length * W::BYTES, |place, raw| {
+            let (start, end) = (place / W::BYTES, (place + raw.len()) / W::BYTES);
+            let others: Vec<&[u8]> = others.iter().map(|plane| &plane[start..end]).collect();
+            wide::join_pairs::<W>(&pairs[start / 2..end.div_ceil(2)], &mut far, top, &others, raw)
+        })
+    })?;
+    if far.is_empty() { Ok(joined) } else { Err(wrong(words::TOO_MANY_FAR)) }
 }
 
 /// pair(plane, top, pairs) -> far
@@ -443,9 +501,10 @@ fn narrow(bits: u32) -> u32 {
 #[pymodule]
 fn understudy_native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     // The form of the calls; the Python side uses no other one.
-    module.add("INTERFACE", 2)?;
+    module.add("INTERFACE", 3)?;
     module.add_function(wrap_pyfunction!(split, module)?)?;
     module.add_function(wrap_pyfunction!(join, module)?)?;
+    module.add_function(wrap_pyfunction!(join_pairs, module)?)?;
     module.add_function(wrap_pyfunction!(pair, module)?)?;
     module.add_function(wrap_pyfunction!(unpair, module)?)?;
     module.add_function(wrap_pyfunction!(survey, module)?)?;

@@ -46,6 +46,9 @@ wide! {
     words::join<W: Word>(planes: &[&[u8]], raw: &mut [u8]) -> ();
     words::pair(plane: &[u8], top: u8, pairs: &mut [u8]) -> Vec<u8>;
     words::unpair(pairs: &[u8], far: &[u8], top: u8, plane: &mut [u8]) -> Result<(), Wrong>;
+    words::join_pairs<W: Word>(
+        pairs: &[u8], far: &mut &[u8], top: u8, others: &[&[u8]], raw: &mut [u8]
+    ) -> Result<(), Wrong>;
     words::survey<W: Word>(
         raw: &[u8], base: &[u8], columns: usize, step: usize, activity: &mut [u32], state: &mut [u8]
     ) -> ();

@@ -302,7 +302,16 @@ pub fn pair(plane: &[u8], top: u8, pairs: &mut [u8]) -> Vec<u8> {
 /// Undo `pair`.
 #[inline(always)]
 pub fn unpair(pairs: &[u8], far: &[u8], top: u8, plane: &mut [u8]) -> Result<(), Wrong> {
-    let mut far = far.iter();
+    let mut left = far;
+    unpair_part(pairs, &mut left, top, plane)?;
+    if left.is_empty() { Ok(()) } else { Err(TOO_MANY_FAR) }
+}
+
+pub const TOO_MANY_FAR: Wrong = "too many far bytes";
+
+/// Undo `pair` for a part of a plane that begins at an even byte; `far` is left with those of what follows.
+#[inline(always)]
+fn unpair_part(pairs: &[u8], far: &mut &[u8], top: u8, plane: &mut [u8]) -> Result<(), Wrong> {
     for (two, packed) in plane.chunks_mut(128).zip(pairs.chunks(64)) {
         // Of one length always, so that all of a stride is done at once.
         let mut bytes = [0u8; 64];
@@ -316,7 +325,8 @@ pub fn unpair(pairs: &[u8], far: &[u8], top: u8, plane: &mut [u8]) -> Result<(),
         let size = two.len();
         if distances[..size].iter().fold(0, |most, distance| (*distance).max(most)) == 15 {
             for distance in distances[..size].iter_mut().filter(|distance| **distance == 15) {
-                *distance = *far.next().ok_or("too few far bytes")?;
+                let (next, rest) = far.split_first().ok_or("too few far bytes")?;
+                (*distance, *far) = (*next, rest);
             }
         }
         for distance in &mut distances {
@@ -324,8 +334,31 @@ pub fn unpair(pairs: &[u8], far: &[u8], top: u8, plane: &mut [u8]) -> Result<(),
         }
         two.copy_from_slice(&distances[..size]);
     }
-    if far.next().is_some() {
-        return Err("too many far bytes");
+    Ok(())
+}
+
+/// Undo `pair` and `split` at once for a part of the words that begins at an even one: `others` are the planes below
+/// that of the pairs.
+#[inline(always)]
+pub fn join_pairs<W: Word>(
+    pairs: &[u8],
+    far: &mut &[u8],
+    top: u8,
+    others: &[&[u8]],
+    raw: &mut [u8],
+) -> Result<(), Wrong> {
+    // The highest bytes of some words: they never leave the nearest cache.
+    let mut highest = [0u8; 4096];
+    for (part, raw) in raw.chunks_mut(highest.len() * W::BYTES).enumerate() {
+        let (start, count) = (part * highest.len(), raw.len() / W::BYTES);
+        let end = start + count;
+        unpair_part(&pairs[start / 2..end.div_ceil(2)], far, top, &mut highest[..count])?;
+        let mut planes: [&[u8]; 8] = [&[]; 8];
+        planes[0] = &highest[..count];
+        for (plane, other) in planes[1..].iter_mut().zip(others) {
+            *plane = &other[start..end];
+        }
+        join::<W>(&planes[..W::BYTES], raw);
     }
     Ok(())
 }

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from understudy.coding.transforms import Buffer, Bytes, Counts, Order, Trend, Words
 
 #: The form of the calls into the native part; one that was built for another form is left alone.
-_INTERFACE = 2
+_INTERFACE = 3
 
 
 def _load() -> Any:  # noqa: ANN401 - a module that need not be there has no types
@@ -50,6 +50,7 @@ class Way(Protocol):
 
     def split(self, raw: Buffer, width: int) -> list[Bytes]: ...  # noqa: D102
     def join(self, planes: list[Bytes], width: int) -> bytes: ...  # noqa: D102
+    def join_pairs(self, pairs: Bytes, far: Bytes, top: int, others: list[Bytes], width: int) -> bytes: ...  # noqa: D102
     def pair(self, plane: Bytes, top: int) -> tuple[Bytes, Bytes]: ...  # noqa: D102
     def unpair(self, pairs: Bytes, far: Bytes, top: int, length: int) -> Bytes: ...  # noqa: D102
     def survey(self, raw: Buffer, base: Buffer, width: int, columns: int, step: int) -> tuple[Counts, Bytes]: ...  # noqa: D102
@@ -73,6 +74,10 @@ class _Native:
 
     def join(self, planes: list[Bytes], width: int) -> bytes:
         raw: bytes = _native.join(planes, width)
+        return raw
+
+    def join_pairs(self, pairs: Bytes, far: Bytes, top: int, others: list[Bytes], width: int) -> bytes:
+        raw: bytes = _native.join_pairs(pairs, far, top, others, width)
         return raw
 
     def pair(self, plane: Bytes, top: int) -> tuple[Bytes, Bytes]:
@@ -155,6 +160,7 @@ class _Numpy:
 
     split = staticmethod(transforms.split)
     join = staticmethod(transforms.join)
+    join_pairs = staticmethod(transforms.join_pairs)
     pair = staticmethod(transforms.pair)
     unpair = staticmethod(transforms.unpair)
     survey = staticmethod(transforms.survey)

@@ -94,22 +94,26 @@ def decode(frame: Buffer, raw_length: int) -> bytes:
         raise Corrupt("a frame of planes has a plane of a kind that there is not")
     length = (raw_length - tail) // width
     reader = Reader(view, directory, 1 + sum(1 + (kind == _PAIRS) for kind in kinds[::2]))
-    planes = []
-    for kind, top in zip(kinds[::2], kinds[1::2], strict=True):
-        if kind == _WHOLE:
-            planes.append(np.frombuffer(reader.take(length), np.uint8))
-            continue
-        pairs = np.frombuffer(reader.take((length + 1) // 2), np.uint8)
-        if reader.length() > length:
-            raise Corrupt("a plane has more far bytes than bytes")
-        far = np.frombuffer(reader.take(reader.length()), np.uint8)
-        try:
-            planes.append(way.unpair(pairs, far, top, length))
-        except ValueError as error:
-            message = f"a plane does not fit its far bytes: {error}"
-            raise Corrupt(message) from error
+    planes: list[Bytes] = []
+    highest: tuple[Bytes, Bytes, int] | None = None
+    try:
+        for kind, top in zip(kinds[::2], kinds[1::2], strict=True):
+            if kind == _WHOLE:
+                planes.append(np.frombuffer(reader.take(length), np.uint8))
+                continue
+            pairs = np.frombuffer(reader.take((length + 1) // 2), np.uint8)
+            if reader.length() > length:
+                raise Corrupt("a plane has more far bytes than bytes")
+            far = np.frombuffer(reader.take(reader.length()), np.uint8)
+            if planes or highest or width == 1:
+                planes.append(way.unpair(pairs, far, top, length))
+            else:
+                highest = pairs, far, top  # nearly always the one that is in pairs: it is joined as it is taken apart
+        joined = way.join_pairs(*highest, planes, width) if highest else way.join(planes, width)
+    except ValueError as error:
+        message = f"a plane does not fit its far bytes: {error}"
+        raise Corrupt(message) from error
     rest = reader.take(tail)
-    joined = way.join(planes, width)
     return joined + rest if rest else joined
 
 

@@ -163,6 +163,14 @@ def unpair(pairs: Bytes, far: Bytes, top: int, length: int) -> Bytes:
     return np.uint8(top) - distance
 
 
+def join_pairs(pairs: Bytes, far: Bytes, top: int, others: list[Bytes], width: int) -> bytes:
+    """Undo ``pair`` for the highest plane, then ``split``; ``others``, at least one, are the planes below it.
+
+    Raises ValueError as ``unpair`` does.
+    """
+    return join([unpair(pairs, far, top, others[0].size), *others], width)
+
+
 def survey(raw: Buffer, base: Buffer, width: int, columns: int, step: int) -> tuple[Counts, Bytes]:
     """Return (activity, state) of each row.
 

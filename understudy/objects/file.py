@@ -34,8 +34,8 @@ _PARTIAL = "partial-"
 _NANOSECONDS = 1_000_000_000
 #: So much of a long file is sent on its way to the disk at once, while the rest is still to come.
 _FLUSHED_BYTES = 32 << 20
-#: Bytes that the kernel is given at once. Longer writes fill the page cache with pages of megabytes, and those a virtual
-#: machine that gives its free memory back must first get again from its host, which costs more than the copy itself.
+#: Bytes that the kernel is given at once. Longer writes fill the page cache with pages of megabytes, and those a
+#: virtual machine that gives its free memory back must first get from its host, which costs more than the copy itself.
 _WRITTEN_BYTES = 256 << 10
 
 

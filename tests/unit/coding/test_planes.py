@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from tests.unit.coding.ways import NAMES, taken
 from tests.unit.coding.weights import KINDS, weights
-from understudy.coding import planes
+from understudy.coding import planes, transforms
 from understudy.errors import Corrupt
 
 small = settings(max_examples=60, derandomize=True, deadline=None, database=None)
@@ -202,3 +202,21 @@ def test_exponents_go_two_to_a_byte_and_mantissas_stay_as_they_are():
 def test_a_header_that_makes_no_sense_is_corrupt(frame):
     with pytest.raises(Corrupt):
         planes.decode(frame, 8)
+
+
+@pytest.mark.parametrize("width", [2, 4, 8])
+@pytest.mark.parametrize("count", [1, 2, 127, 4096, 4097, 32_768, 70_001])
+def test_a_plane_in_pairs_is_joined_as_it_would_be_apart(width, count):
+    # Parts of 64 KiB, blocks of 4096 words, strides of 128: far bytes lie on both sides of every seam.
+    random = np.random.default_rng(count)
+    planes_ = [random.integers(0, 256, count, np.uint8) for _ in range(width)]
+    planes_[0] = np.where(random.random(count) < 0.02, planes_[0], np.uint8(120) - planes_[0] % 15)
+    pairs, far = transforms.pair(planes_[0], 120)
+    expected = transforms.join(planes_, width)
+    for name in NAMES:
+        with taken(name) as way:
+            assert expected == way.join_pairs(pairs, far, 120, planes_[1:], width), name
+            for wrong in (far[:-1], np.append(far, np.uint8(20))):
+                if wrong.size != far.size:
+                    with pytest.raises(ValueError, match="far bytes"):
+                        way.join_pairs(pairs, wrong, 120, planes_[1:], width)
