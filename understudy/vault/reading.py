@@ -30,15 +30,15 @@ if TYPE_CHECKING:
     from understudy.vault.index import ChunkIndex
     from understudy.vault.store import Vault
 
-#: Neighbouring frames are fetched by one request up to this many coded, and this many plain bytes: three tensor blocks.
-_RANGE_BYTES_MAX = 12 << 20
+#: Neighbouring frames are fetched by one request up to this many coded, and this many plain bytes: six tensor blocks.
+_RANGE_BYTES_MAX = 24 << 20
 #: Toward the end of a file the ranges grow shorter, down to this, so that all connections end at about the same time.
 _RANGE_BYTES_MIN = 4 << 20
 #: Bytes of no interest between two frames that are worth less than another request.
 _GAP_BYTES_MAX = 64 << 10
 _FETCHES_MAX = 8
-#: Ranges under way, and ranges that wait for their turn: as many again, for those under way often end together.
-_RANGES_MAX = 2 * _FETCHES_MAX
+#: Ranges under way, and some that wait for their turn, for those under way often end together.
+_RANGES_MAX = _FETCHES_MAX + 4
 #: A push heeds what a verification found: without one it does not look at packs of versions that did not change.
 _GONE_HINT = (
     "run understudy vault verify, then understudy artifacts push, which sends again what is lost; or restore the pack "
@@ -71,7 +71,7 @@ class ChunkReader:
         self.index = load_index(vault) if index is None else index
         self._pool = ThreadPool(_FETCHES_MAX, thread_name_prefix="fetch")
         self._decoders = ThreadPool(os.cpu_count() or 1, thread_name_prefix="decode")
-        # A place is one range and those of its bases, first coded, then plain: up to 12 MiB, and both while decoded.
+        # A place is one range and those of its bases, first coded, then plain: up to 24 MiB, and both while decoded.
         self._room = threading.Semaphore(_RANGES_MAX)
         self._lock = threading.Lock()
         self._told: set[str] = set()
