@@ -90,8 +90,9 @@ class _Moved(NamedTuple):
 #: Of the floats that a merged adapter is looked for in.
 _ADAPTED = frozenset({"F32", "F16", "BF16"})
 
-#: The part of the rows that an adapter changes at least.
+#: The part of the rows that an adapter changes at least, and which of them are looked at: every so-manieth.
 _MOVED_MIN = 0.9
+_SAMPLED_ROWS = 8
 
 # Rows are told apart by kinds where there are enough of them, and each kind holds enough words for codes of its own.
 _COLUMNS_MIN = 32
@@ -135,16 +136,13 @@ def encode(raw: Buffer, base: Buffer, dtype: str, columns: int, *, dense: bool =
     flags = 0
     length = whole // form.width
     columns = columns if columns > 0 and length % columns == 0 and length // columns >= _ROWS_MIN else 0
-    moved = _survey(view, ground, form, columns)
-    # An adapter moves every row: where some stay, or only shrink, there is none to be found.
-    factors = None
-    if moved is None or (moved.state == CHANGED).mean() > _MOVED_MIN:
-        factors = _find_factors(view, ground, dtype, columns)
-    if factors is not None:
+    factors = _find_factors(view, ground, dtype, columns) if _is_adapted(view, ground, dtype, columns) else None
+    if factors is None:
+        order = _order(view, ground, form, _survey(view, ground, form, columns))
+    else:
         flags |= _FACTORS
         ground = memoryview(_predict(ground, factors, dtype, columns))
-        moved = _survey(view, ground, form, columns)
-    order = _order(view, ground, form, moved)
+        order = Order(form.width, form.shift, form.bits)  # what is left is rounding: rows do not differ in it
     counts = way.count(ground, order)
     lengths = counts.sum(axis=0, dtype=np.uint32)
     ordered = way.sort(view, ground, order, counts)
@@ -238,6 +236,18 @@ def _cuts(sizes: list[int]) -> list[int]:
             start = at
         at += size
     return cuts
+
+
+def _is_adapted(raw: memoryview, base: memoryview, dtype: str, columns: int) -> bool:
+    """Return whether an adapter may be found: it moves every row, where others leave some, or only shrink them."""
+    if dtype not in _ADAPTED or columns <= 0:
+        return False
+    form = _FORMS[dtype]
+    after, before = (words_of(data, form.width).reshape(-1, columns)[::_SAMPLED_ROWS] for data in (raw, base))
+    moved = _survey(
+        np.ascontiguousarray(after).data.cast("B"), np.ascontiguousarray(before).data.cast("B"), form, columns
+    )
+    return moved is None or bool((moved.state == CHANGED).mean() > _MOVED_MIN)
 
 
 def _survey(raw: memoryview, base: memoryview, form: _Form, columns: int) -> _Moved | None:
@@ -381,18 +391,15 @@ def _at_most(reader: Reader, limit: int) -> int:
 
 
 def _find_factors(raw: memoryview, base: memoryview, dtype: str, columns: int) -> bytes | None:
-    if dtype not in _ADAPTED or columns <= 0:
-        return None
     from understudy.coding import lowrank
 
     return lowrank.find(raw, base, dtype, columns)
 
 
-def _predict(base: memoryview, factors: Buffer, dtype: str, columns: int) -> bytes:
+def _predict(base: memoryview, factors: Buffer, dtype: str, columns: int) -> Buffer:
     from understudy.coding import lowrank
 
-    predicted: bytes = lowrank.predict(base, factors, dtype, columns)
-    return predicted
+    return lowrank.predict(base, factors, dtype, columns)
 
 
 def _name(data: memoryview) -> str:

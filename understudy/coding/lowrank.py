@@ -106,7 +106,7 @@ def find(raw: Buffer, base: Buffer, dtype: str, columns: int) -> bytes | None:
     return section
 
 
-def predict(base: Buffer, factors: Buffer, dtype: str, columns: int) -> bytes:
+def predict(base: Buffer, factors: Buffer, dtype: str, columns: int) -> memoryview:
     """Return the predicted words, as many bytes as ``base``: the same on every machine.
 
     Args:
@@ -128,7 +128,7 @@ def predict(base: Buffer, factors: Buffer, dtype: str, columns: int) -> bytes:
     read = _read(factors, rows, columns)
     words = np.frombuffer(base, dtype=kind.word).reshape(rows, columns)
     with _one_thread(), np.errstate(all="ignore"):
-        return _apply(kind, words, read).tobytes()
+        return _apply(kind, words, read).data.cast("B")
 
 
 def _apply(kind: Float, words: Words, factors: _Factors) -> Words:
@@ -381,8 +381,10 @@ def _inflated(frame: memoryview, count: int) -> bytes:
 
 def _bits(words: Words, predicted: Words) -> float:
     """Estimate the bits a word that the integer difference costs: the entropy of its length, and its lower digits."""
-    signed = words.astype(np.int64) - predicted.astype(np.int64)
-    _, lengths = np.frexp(np.abs(signed).astype(np.float64))
+    # Wide enough for every difference, and no wider: this is done to every block.
+    whole, real = (np.int32, np.float32) if words.itemsize <= 2 else (np.int64, np.float64)
+    signed = words.astype(whole) - predicted.astype(whole)
+    _, lengths = np.frexp(np.abs(signed).astype(real))
     counts = np.bincount(lengths.reshape(-1))
     shares = counts[counts > 0] / counts.sum()
     return float(-(shares * np.log2(shares)).sum() + np.maximum(lengths - 1, 0).mean() + (signed != 0).mean())
