@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 from urllib.parse import urlsplit
 
-from bench.artifacts import Run, measure
+from bench.measuring import Run, measure
 from bench.model import write_model
 from sandbox.process import free_port
 from sandbox.servers import servers

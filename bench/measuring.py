@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _REPEATS = 7
+#: What pushes of artifacts are held to: percent of a model sent, CPU beyond the start, memory.
+SENT_PERCENT_MAX = 67.5
+UNCHANGED_CPU_SECONDS_MAX = 0.3
+MEMORY_MB_MAX = 600
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +80,11 @@ class Table:
         self.failed = self.failed or holds is False
         self._rows.append((what, value, bar, "" if holds is None else "ok" if holds else "MISSED"))
         print("  ".join(text for text in self._rows[-1] if text), file=sys.stderr, flush=True)
+
+    def memory(self, what: str, run: Run) -> None:
+        """Add a row for the peak memory of a run."""
+        held = run.memory < MEMORY_MB_MAX
+        self.add(f"{what}, peak memory", f"{run.memory:.0f} MB", f"< {MEMORY_MB_MAX} MB", holds=held)
 
     def print(self) -> None:
         """Print all rows, aligned."""

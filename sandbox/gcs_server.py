@@ -35,6 +35,7 @@ import secrets
 import shutil
 import signal
 import sys
+import tempfile
 import threading
 import time
 from dataclasses import dataclass, field
@@ -42,7 +43,7 @@ from datetime import UTC, datetime
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
+from typing import IO, TYPE_CHECKING, Any, ClassVar, NoReturn
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 import google_crc32c
@@ -54,6 +55,10 @@ _log = logging.getLogger("sandbox.gcs")
 
 _PIECE = 1 << 20
 _CHUNK_UNIT = 256 * 1024
+_LINE_BYTES = 1 << 16
+_CHUNK_SIZE = re.compile(rb"[0-9A-Fa-f]{1,8}")
+#: Of a body that comes in chunks: what is longer lies in a file meanwhile.
+_SPOOLED_BYTES = 32 << 20
 _PAGE_MAX = 1000
 _FILE_NAME_MAX = 200
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]")
@@ -416,15 +421,40 @@ class _Handler(BaseHTTPRequestHandler):
         parts = urlsplit(self.path)
         self._query: Query = {key: values[-1] for key, values in parse_qs(parts.query, keep_blank_values=True).items()}
         self._left = int(self.headers.get("Content-Length") or 0)
-        chunked = "chunked" in self.headers.get("Transfer-Encoding", "").lower()
-        try:
-            if chunked:
+        self._source: IO[bytes] = self.rfile
+        with tempfile.SpooledTemporaryFile(_SPOOLED_BYTES) as whole:
+            try:
+                if "chunked" in self.headers.get("Transfer-Encoding", "").lower():
+                    self._left = self._unchunk(whole)
+                    self._source = whole
+                self._route(parts.path)
+            except Refusal as refusal:
+                self._drain()
+                self._json(refusal.body, refusal.status)
+
+    def _unchunk(self, whole: IO[bytes]) -> int:
+        """Read a body that comes in chunks, as Go's client sends those whose length it does not know; return it."""
+        while True:
+            size = self.rfile.readline(_LINE_BYTES).split(b";")[0].strip()
+            if not _CHUNK_SIZE.fullmatch(size):
                 self.close_connection = True
-                raise Refusal(411, "required", "You must provide the Content-Length HTTP header.")  # noqa: TRY301
-            self._route(parts.path)
-        except Refusal as refusal:
-            self._drain()
-            self._json(refusal.body, refusal.status)
+                raise Refusal(400, "badContent", "The chunks of the body do not say how long they are.")
+            left = int(size, 16)
+            if not left:
+                while self.rfile.readline(_LINE_BYTES).strip():
+                    pass  # headers that follow the body
+                length = whole.tell()
+                whole.seek(0)
+                return length
+            while left:
+                piece = self.rfile.read(min(_PIECE, left))
+                if not piece:
+                    self.close_connection = True
+                    message = "the client went away in the middle of a body"
+                    raise ConnectionResetError(message)
+                whole.write(piece)
+                left -= len(piece)
+            self.rfile.readline(_LINE_BYTES)
 
     do_GET = do_POST = do_PUT = do_DELETE = do_PATCH = do_HEAD = _serve  # noqa: N815 - the base class's names
 
@@ -443,7 +473,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _pieces(self, count: int) -> Iterator[bytes]:
         while count:
-            piece = self.rfile.read(min(_PIECE, count))
+            piece = self._source.read(min(_PIECE, count))
             if not piece:
                 self.close_connection = True
                 message = "the client went away in the middle of a body"
@@ -678,7 +708,7 @@ class _Handler(BaseHTTPRequestHandler):
             raise Refusal(400, "parseError", "Parse Error") from None
 
     def _line(self) -> bytes:
-        line = self.rfile.readline(min(self._left, 1 << 16))
+        line = self._source.readline(min(self._left, _LINE_BYTES))
         if not line:
             raise Refusal(400, "badContent", "Missing end boundary in multipart body.")
         self._left -= len(line)
@@ -686,7 +716,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _start_upload(self, bucket: str) -> None:
         storage = self.server.storage
-        if self._query.get("upload_id") and not self._left:
+        if self._query.get("upload_id"):  # Go's client sends every part by POST, others only ask by it
             self._continue_upload(bucket)
             return
         meta = self._json_body()
@@ -724,7 +754,11 @@ class _Handler(BaseHTTPRequestHandler):
             self._receive(upload, skip=received - start)
             size = upload.digests.size
             if total is None or size < total:
-                self._answer(308, headers={"Range": f"bytes=0-{size - 1}"} if size else {})
+                headers = {"Range": f"bytes=0-{size - 1}"} if size else {}
+                if self.headers.get("X-GUploader-No-308") == "yes":  # Go takes a 308 for a redirection
+                    self._answer(200, headers={**headers, "X-HTTP-Status-Code-Override": "308"})
+                else:
+                    self._answer(308, headers=headers)
                 return
             try:
                 self._claimed(upload.meta)

@@ -68,11 +68,33 @@ def run(what: str, command: list[str], **environment: str) -> bool:
 def locked(version: str, python: str, uv: str) -> bool:
     """Install what uv.lock says for a version, and run the quick tests on it."""
     home = HOME / version
-    return run(f"{version} uv sync --locked", [uv, "sync", "--locked", "--quiet", "--all-extras", "--python", python],
-               UV_PROJECT_ENVIRONMENT=str(home)) and run(
-        f"{version} quick tests",
-        [str(home / "bin" / "pytest"), "-n", "2", "--dist", "loadfile", "-m", "not slow and not prefect",
-         "tests/unit", "tests/house"],
+    return (
+        run(
+            f"{version} uv sync --locked",
+            [uv, "sync", "--locked", "--quiet", "--all-extras", "--python", python],
+            UV_PROJECT_ENVIRONMENT=str(home),
+        )
+        and native(version, home, uv)
+        and run(
+            f"{version} quick tests",
+            [str(home / "bin" / "pytest"), "-n", "2", "--dist", "loadfile", "-m", "not slow and not prefect",
+             "tests/unit", "tests/house"],
+        )
+    )  # fmt: skip
+
+
+def native(version: str, home: Path, uv: str) -> bool:
+    """Install the coders in Rust, which one build serves on every Python; without cargo they are left out."""
+    if shutil.which("cargo") is None:
+        sys.stdout.write(f"absent {version} the coders in Rust: no cargo here, so their tests are skipped\n")
+        return True
+    return run(
+        f"{version} the coders in Rust",
+        [uv, "pip", "install", "--quiet", "--python", str(home / "bin" / "python"), "--no-deps",
+         "--no-build-isolation", "--reinstall", "./native"],
+        PATH=f"{home / 'bin'}:{os.environ['PATH']}",
+        CARGO_TARGET_DIR=str(ROOT / ".venv" / "native-target"),
+        CARGO_NET_RETRY="1",
     )  # fmt: skip
 
 

@@ -9,6 +9,11 @@ from __future__ import annotations
 import base64
 import io
 import json
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -25,7 +30,6 @@ from understudy.objects.gcs import GcsStore
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from tests.servers import ObjectServer
     from understudy.settings import Access
@@ -149,6 +153,24 @@ def test_googles_client_uploads_in_chunks_and_the_checksums_agree(bucket: storag
     assert data[100:201] == bucket.blob("chunks").download_as_bytes(start=100, end=200)
     with pytest.raises(exceptions.PreconditionFailed):
         bucket.blob("chunks", chunk_size=KIB256).upload_from_file(io.BytesIO(data), if_generation_match=0)
+
+
+def test_rclone_sends_what_it_does_not_know_the_length_of(url: str, bucket: storage.Bucket, tmp_path: Path) -> None:
+    # Go's client: small files in a chunked body, long ones in parts by POST, told apart from redirections by a header.
+    files = {"small": b"small", "long": random.Random(4).randbytes((16 << 20) + 5)}
+    for name, data in files.items():
+        (tmp_path / name).write_bytes(data)
+    rclone = [str(Path(sys.executable).with_name("rclone")), "copy", str(tmp_path), f"away:{bucket.name}"]
+    environment = {
+        "RCLONE_CONFIG": os.devnull,
+        "RCLONE_CONFIG_AWAY_TYPE": "google cloud storage",
+        "RCLONE_CONFIG_AWAY_ANONYMOUS": "true",
+        "RCLONE_CONFIG_AWAY_ENDPOINT": f"{url}/storage/v1/",
+        "RCLONE_CONFIG_AWAY_BUCKET_POLICY_ONLY": "true",
+    }
+    done = subprocess.run(rclone, env=environment, capture_output=True, text=True, check=False, timeout=60)
+    assert (0, "") == (done.returncode, done.stderr)
+    assert files == {blob.name: blob.download_as_bytes(checksum="crc32c") for blob in bucket.list_blobs()}
 
 
 def test_googles_client_copies_and_patches(bucket: storage.Bucket) -> None:
