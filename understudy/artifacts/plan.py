@@ -50,6 +50,8 @@ class Planned:
         known: files whose bytes the vault has by the newest manifest, because nothing at the source changed since.
         fresh: files that must be read.
         parent: what it descends from: the revision before, or the newest revision of the version before.
+        newest: the newest revision of the version in the vault.
+        lost: files that are fresh although nothing changed at the source, for the vault lost chunks of them.
     """
 
     action: Literal["unchanged", "new version", "new revision", "held", "retired", "mended"]
@@ -59,6 +61,7 @@ class Planned:
     fresh: tuple[SourceFile, ...] = ()
     parent: ArtifactManifest | None = None
     newest: ArtifactManifest | None = None
+    lost: tuple[ArtifactFile, ...] = ()
 
 
 def natural(version: str) -> tuple[tuple[tuple[int, int, str], ...], str]:

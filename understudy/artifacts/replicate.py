@@ -23,7 +23,7 @@ from understudy.report import Report, human_bytes, human_seconds, quiet
 from understudy.vault.verified import known_damage
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Callable, Collection, Iterable, Mapping
 
     from understudy.artifacts.manifest import ArtifactFile
     from understudy.artifacts.plan import Planned, SourceVersion
@@ -89,7 +89,7 @@ def push(
     """
     shelf = Shelf(vault, model)
     mending = known_damage(vault).damage is not None
-    found = survey(source, shelf, model, models, mending=mending)
+    found = _with_lost(source, vault, shelf, model, models) if mending else survey(source, shelf, model, models)
     reports = list(found.damaged)
     elsewhere = _pushed_elsewhere(found, workers) if workers and accept_change is None else {}
     waiting_of: dict[str, list[Waiting]] = {name: [] for name in found.unchanged}
@@ -150,7 +150,7 @@ def survey(
     model: str | None = None,
     models: Collection[str] = (),
     *,
-    mending: bool = False,
+    knows: Callable[[bytes], bool] | None = None,
 ) -> Survey:
     """List a source and compare each version with its newest manifest; no file is read.
 
@@ -159,7 +159,8 @@ def survey(
         shelf: the vault's manifests.
         model: only this one, by its name.
         models: only these, if any.
-        mending: have versions wait also that are in the vault as they are: something of them may be lost.
+        knows: whether the vault has a chunk whole: versions wait also that it has, and has lost some of. None looks at
+            no chunk.
 
     Raises:
         NotFound: the source has no such model, or none at all.
@@ -183,7 +184,7 @@ def survey(
             found.damaged.append(damaged_report(name, last.damage, version.version))
             continue
         planned = plan(version, last)
-        if mending or planned.action != "unchanged":
+        if planned.action != "unchanged" or (knows and _lost(planned, knows)):
             listed += len(version.files)
             kept = version if listed <= _LISTED_FILES_MAX else None
             size = sum(file.info.size for file in version.files)
@@ -196,6 +197,15 @@ def survey(
     found.waiting.sort(key=lambda waiting: (waiting.model, natural(waiting.version)))
     found.damaged.sort(key=lambda report: (report.name, natural(report.version)))
     return found
+
+
+def _with_lost(source: ObjectStore, vault: Vault, shelf: Shelf, model: str | None, models: Collection[str]) -> Survey:
+    """Survey with a look at every chunk; what a run had mended when it was killed goes into the index before that."""
+    from understudy.vault.writing import ChunkWriter
+
+    with ChunkWriter(vault) as writer:
+        writer.commit()
+        return survey(source, shelf, model, models, knows=writer.knows)
 
 
 def _pushed_elsewhere(found: Survey, workers: Workers) -> dict[str, list[Report]]:
@@ -252,7 +262,10 @@ class _Run:
         if version is None:
             return _vanished(waiting)
         planned = self._plan(version)
-        return _told_beforehand(planned, started) or self._brought(planned, started)
+        try:
+            return _told_beforehand(planned, started) or self._brought(planned, started)
+        except _Rotten as damage:
+            return damaged_report(waiting.model, damage, waiting.version)
 
     def _brought(self, planned: Planned, started: float) -> Report:
         # Imported here: a push that finds nothing to do must not pay for what reads and codes.
@@ -263,7 +276,7 @@ class _Run:
         for _ in range(_READ_TRIES):
             try:
                 return self._send(planned, started)
-            except (Unsupported, _Rotten) as reason:  # more than a manifest can hold, or what mends nothing
+            except Unsupported as reason:  # more than a manifest can hold
                 return _held(planned, reason.message, started)
             except (Incomplete, Refusal) as reason:
                 action: Literal["held", "refused"] = "refused" if isinstance(reason, Refusal) else "held"
@@ -382,10 +395,9 @@ class _Run:
         self, planned: Planned, files: tuple[ArtifactFile, ...], accepted: tuple[str, ...]
     ) -> tuple[ArtifactManifest, int]:
         """Make the version visible, by its manifest; return it and its bytes, none when it was there already."""
-        if planned.action == "mended" and planned.newest is not None:
-            _require_same(planned.newest, files)
-            if planned.newest.files == files:
-                return planned.newest, 0
+        _require_same(planned.lost, files)
+        if planned.action == "mended" and planned.newest and _contents(planned.newest.files) == _contents(files):
+            return planned.newest, 0
         manifest, written = self._written(planned, files, accepted)
         self._shelf.keep(manifest)
         return manifest, written
@@ -530,25 +542,36 @@ def _told_beforehand(planned: Planned, started: float) -> Report | None:
 
 def _still_known(planned: Planned, writer: ChunkWriter) -> Planned:
     """Have files read again of which a chunk is gone or condemned, although the newest manifest names it."""
-    lost = {
-        file.path for file in planned.known if not all(writer.knows(bytes.fromhex(name)) for name, _ in file.chunks)
-    }
+    lost = _lost(planned, writer.knows)
     if not lost:
         return planned
-    known = tuple(file for file in planned.known if file.path not in lost)
+    away = {file.path for file in lost}
+    known = tuple(file for file in planned.known if file.path not in away)
     paths = {file.path for file in known}
-    return replace(planned, known=known, fresh=tuple(file for file in planned.source.files if file.path not in paths))
+    fresh = tuple(file for file in planned.source.files if file.path not in paths)
+    return replace(planned, known=known, fresh=fresh, lost=(*planned.lost, *lost))
 
 
-def _require_same(before: ArtifactManifest, files: tuple[ArtifactFile, ...]) -> None:
+def _lost(planned: Planned, knows: Callable[[bytes], bool]) -> list[ArtifactFile]:
+    """Return the known files of which a chunk is not known any more."""
+    return [file for file in planned.known if not all(knows(bytes.fromhex(name)) for name, _ in file.chunks)]
+
+
+def _require_same(lost: Collection[ArtifactFile], files: tuple[ArtifactFile, ...]) -> None:
     """Raise _Rotten when a file that the listing shows unchanged gave other bytes than it once did."""
-    known = {file.path: file.sha256 for file in before.files}
-    for file in files:
-        if file.sha256 != known[file.path]:
+    found = {file.path: file.sha256 for file in files} if lost else {}
+    for file in lost:
+        if file.sha256 != found[file.path]:
             raise _Rotten(
                 f"the vault lost chunks of {file.path}, and the source, which lists it as unchanged, now has other "
-                f"bytes of it (SHA-256 {file.sha256}, not {known[file.path]}); restore it at the source"
+                f"bytes of it (SHA-256 {found[file.path]}, not {file.sha256})",
+                hint="restore the file at the source from its versions or a backup, then push again",
             )
+
+
+def _contents(files: Iterable[ArtifactFile]) -> list[tuple[object, ...]]:
+    """Return what files are, whichever version of an object and whenever they were read from."""
+    return [(file.path, file.size, file.sha256, file.kind, file.layout, file.chunks) for file in files]
 
 
 def _left_out(planned: Planned, seconds: float) -> Report:

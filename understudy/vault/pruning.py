@@ -39,6 +39,7 @@ from understudy.vault.pruned import Amount, Kept, PruneResult
 from understudy.vault.retention import Item, counted, reasons
 from understudy.vault.store import FORMAT_KEY, is_number
 from understudy.vault.unlisted import unlisted
+from understudy.vault.verified import known_damage
 from understudy.vault.writing import SALT_BYTES
 
 if TYPE_CHECKING:
@@ -176,6 +177,7 @@ class _Prune:
         self._whole = {
             name for name, info in self._packs.items() if name not in records or records[name].length == info.size
         }
+        self._damaged = known_damage(vault).damaged_packs
         self._marked_packs = {name for key in self._marks if (name := pack_name(key))}
         self._unlisted: list[Segment] = []
         self._misrecorded: list[str] = []
@@ -495,6 +497,7 @@ class _Prune:
             for name in needed
             if name not in self._marked_packs
             and name not in self._suspects
+            and name not in self._damaged
             and self._packs[name].tier in (None, "standard")
             and name in self._index.packs
             and self._is_old(self._packs[name])

@@ -56,7 +56,7 @@ logger = logging.getLogger("understudy.vault")
 class DamagedPack(Corrupt):
     """A pack is gone, or does not give a chunk that the index says is in it."""
 
-    def __init__(self, message: str, *, hint: str, pack: str) -> None:
+    def __init__(self, message: str, *, hint: str = "", pack: str = "") -> None:
         """Say it, and of which pack."""
         super().__init__(message, hint=hint)
         self.pack = pack
@@ -186,8 +186,12 @@ class ChunkReader:
             message = f"pack {pack} is missing from {self._vault.url}; chunk {group[0].id.hex()} of {what} is in it"
             raise DamagedPack(message, hint=_GONE_HINT, pack=pack) from error
         except Corrupt as error:
-            message = f"pack {pack} is cut short; chunk {group[-1].id.hex()} of {what} is in it"
-            raise DamagedPack(message, hint=_GONE_HINT, pack=pack) from error
+            # Plain bytes are too few, as a listing shows; encrypted ones also fail where one of them is another.
+            wrong, hint = "is cut short", _GONE_HINT
+            if self._vault.encryption:
+                wrong, hint = f"cannot be read ({error.message})", _DAMAGED_HINT
+            message = f"pack {pack} {wrong}; chunk {group[-1].id.hex()} of {what} is in it"
+            raise DamagedPack(message, hint=hint, pack=pack) from error
         if len(data) != end - start:
             message = (
                 f"pack {pack} gave {len(data)} bytes of {end - start}; chunk {group[-1].id.hex()} of {what} is in it"

@@ -24,9 +24,9 @@ Kind = Literal["quick", "sampled", "deep"]
 KINDS: tuple[Kind, ...] = ("quick", "sampled", "deep")
 
 VERIFIED_KEY = "pointers/verified/vault.json"
-#: So many problems are kept word for word, and so many damaged objects are read again each night.
+#: So many problems are kept word for word, and so many damaged objects by their names: what a push mends at a time.
 _PROBLEMS_MAX = 10
-AGAIN_MAX = 1000
+AGAIN_MAX = 20_000
 #: Letters of one sentence.
 _WORDS_MAX = 500
 #: A night that was missed is no reason to wake anybody; two are.
@@ -230,9 +230,9 @@ def with_result(before: Verified, result: VerifyResult, now: datetime) -> Verifi
     )
     if result.kind == "quick":
         return replace(before, quick=done)
-    damaged = result.damaged[:AGAIN_MAX]
     if result.kind == "deep":
-        return replace(before, deep=done, again=damaged)
+        return replace(before, deep=done, again=result.damaged[:AGAIN_MAX])
+    unread = [key for key in before.again if key not in result.reread and key not in result.damaged]
     began = before.round_began if before.cursor and before.round_began else now
     ended = result.cursor == ""
     return replace(
@@ -241,7 +241,7 @@ def with_result(before: Verified, result: VerifyResult, now: datetime) -> Verifi
         cursor=result.cursor,
         round_began=began,
         round_ended=now if ended else before.round_ended,
-        again=damaged,
+        again=(*result.damaged, *unread)[:AGAIN_MAX],
     )
 
 

@@ -58,6 +58,7 @@ class VerifyResult:
         problems: a sentence for each object that is wrong; empty when all is well.
         damaged: keys of the objects that were read and found wrong, first those that something needs.
         mended: of these, how many are packs of which all that is needed lies in other packs by now.
+        reread: sampled: keys that were read, if they are still there, because they had been found damaged before.
         manifests: manifests of models, indexes, features and sets looked at.
         signed: of these, how many bear the signature of a trusted key; None where the config trusts none.
         files: distinct files that they name.
@@ -78,6 +79,7 @@ class VerifyResult:
     problems: tuple[str, ...]
     damaged: tuple[str, ...] = ()
     mended: int = 0
+    reread: tuple[str, ...] = ()
     manifests: int
     signed: int | None = None
     files: int
@@ -119,7 +121,7 @@ class VerifyResult:
 
     def as_json(self) -> dict[str, Any]:
         """Return the result as JSON values."""
-        lists = {"problems": list(self.problems), "damaged": list(self.damaged)}
+        lists = {name: list(getattr(self, name)) for name in ("problems", "damaged", "reread")}
         return asdict(self) | lists | {"ok": self.ok, "sentence": self.sentence}
 
     def as_report(self, service: str) -> Report:
@@ -221,6 +223,7 @@ class _Check:
             problems=tuple(dict.fromkeys(self._problems)),
             damaged=(*sorted(self._bad - self._mended), *sorted(self._bad & self._mended)),
             mended=len(self._mended),
+            reread=tuple(sorted(self._sample.again)) if self._sample else (),
             manifests=len([key for key in self._listed if is_manifest(key)]),
             signed=self._signed(),
             files=files + len(data_files),
@@ -361,8 +364,11 @@ class _Check:
                     wrong.append(read)
             others = (partial(_read_pack, self._vault, reader, name, [], set()) for name in sorted(names - known))
             for read in each(pool, others, ahead=_PACKS_AT_ONCE + 1):
-                problem = f"{read.problem}; no index names it" if read.problem else None
+                # The index knows it and takes no chunk from it any more: all was sent again, and a merge left it out.
+                merged = read.name in self._index.packs
+                problem = f"{read.problem}; no index names it" if read.problem and not merged else None
                 self._done(pack_key(read.name), read.bytes_read, problem)
+                wrong += [read] if read.problem and merged else []
         self._judge_packs(wrong)
 
     def _judge_packs(self, wrong: list[_PackRead]) -> None:
@@ -494,7 +500,8 @@ def _read_pack(vault: Vault, reader: ChunkReader, name: str, rows: list[Location
     for row, problem in _decoded(memoryview(data), reader, rows, needed):
         if problem is not None:
             wrong.append(problem.message)
-            damaged.add(problem.pack if isinstance(problem, DamagedPack) else name)
+            if isinstance(problem, DamagedPack):  # a later version's coder, or a base in no pack, is no fault of a pack
+                damaged.add(problem.pack)
             lost += [row.id] if row.id in needed else []
     named = chunk_id(data).hex() == name
     if named and not wrong:

@@ -6,6 +6,7 @@ import logging
 import secrets
 import threading
 from concurrent.futures import Future, wait
+from dataclasses import replace
 from typing import TYPE_CHECKING, Self
 
 from understudy.errors import Conflict, Corrupt, NotFound, StoppedPartWay
@@ -14,7 +15,7 @@ from understudy.threads import ThreadPool
 from understudy.transfer.link import LinkMeter
 from understudy.vault.chunks import CHAIN_MAX
 from understudy.vault.condemned import WRITER_LIFE_MAX, condemned
-from understudy.vault.index import PackRecord, appended, load_index
+from understudy.vault.index import PackRecord, appended, load_index, segment_of
 from understudy.vault.packs import (
     PACK_BYTES_TARGET,
     PACK_CHUNKS_MAX,
@@ -80,6 +81,10 @@ class ChunkWriter:
                 trailers = {name: pool.submit(read_trailer, vault.store, listed[name]) for name in orphans}
             for name, future in trailers.items():
                 self._adopt(name, PackRecord(listed[name].size, listed[name].crc32c), future)
+        # Looked up before they are committed: what is decoded from a lost chunk counts no more than elsewhere.
+        adopted = [segment_of(self._rows)] if self._rows else []
+        self._known = replace(self._index, segments=[*adopted, *self._index.segments])
+        self._usable |= self._packs.keys()
         self._builder = PackBuilder()
         self._uploads = ThreadPool(_UPLOADS_MAX, thread_name_prefix="upload")
         self._places = threading.Semaphore(_UPLOADS_USUAL)
@@ -94,8 +99,8 @@ class ChunkWriter:
 
     @property
     def index(self) -> ChunkIndex:
-        """The vault's index as of the last commit; what was sent since is not in it."""
-        return self._index
+        """The vault's index as of the last commit, and adopted packs; what was sent since is not in it."""
+        return self._known
 
     def __enter__(self) -> Self:
         """Return itself; ``close`` follows."""
@@ -116,7 +121,7 @@ class ChunkWriter:
         return wanted in self._seen or self.find(wanted) is not None
 
     def find(self, wanted: bytes) -> Location | None:
-        """Return where a committed chunk lies whole, and all that it is decoded from; None when no such pack has it."""
+        """Return where ``index`` says that a chunk lies, if all that it is decoded from lies whole too; else None."""
         return self._find(wanted, CHAIN_MAX)
 
     def add(self, chunk: CodedChunk) -> bool:
@@ -146,10 +151,11 @@ class ChunkWriter:
         self._index, sent = appended(self._vault, self._index, self._rows, self._packs, absent=self._absent)
         self.bytes_sent += sent
         self._usable |= self._packs.keys()
+        self._known = self._index
         self._rows, self._packs, self._seen = [], {}, set()
 
     def _find(self, wanted: bytes, chain: int) -> Location | None:
-        for place in self._index.find_all(wanted):
+        for place in self._known.find_all(wanted):
             if place.pack in self._usable and (
                 place.base is None or (chain > 0 and self._find(place.base, chain - 1) is not None)
             ):
@@ -180,7 +186,6 @@ class ChunkWriter:
             return
         self._rows += locations
         self._packs[name] = record
-        self._seen.update(location.id for location in locations)
         self.packs_adopted += 1
 
     def _send(self) -> None:

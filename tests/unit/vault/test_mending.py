@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import logging
+import pickle
+from datetime import timedelta
 
 import pytest
 
 from tests.models import layers, model_files, safetensors
 from tests.pruning import Clock, pruned
 from tests.unit.artifacts.test_spread import Here
+from tests.unit.vault.test_encryption import ONE, keys
 from understudy.artifacts import replicate
 from understudy.artifacts.catalog import all_manifests, find_manifest
 from understudy.artifacts.replicate import push
-from understudy.errors import Corrupt
+from understudy.errors import Corrupt, Unsupported
 from understudy.objects.memory import MemoryStore
 from understudy.vault.chunks import Chunk
 from understudy.vault.index import load_index
-from understudy.vault.packs import pack_key
-from understudy.vault.reading import ChunkReader
+from understudy.vault.packs import pack_key, pack_name
+from understudy.vault.reading import ChunkReader, DamagedPack
 from understudy.vault.rounds import Sample, place
 from understudy.vault.store import open_vault
 from understudy.vault.verified import VERIFIED_KEY, keep, read_verified
@@ -58,6 +61,36 @@ def flipped(vault, key):
     data = bytearray(vault.store.get(key))
     data[len(data) // 2] ^= 4
     vault.store.put(key, bytes(data))
+
+
+def rot(source, key):
+    """Change a byte behind the listing's back."""
+    data = bytearray(source.get(key))
+    data[-1] ^= 1
+    object.__setattr__(source._live[key], "data", bytes(data))
+
+
+def killed_at_the_index(monkeypatch, source, vault):
+    """Push, and be killed when the packs are in the vault and their index is not."""
+
+    def killed(*_args, **_named):
+        raise SystemExit
+
+    with monkeypatch.context() as patch:
+        patch.setattr("understudy.vault.writing.appended", killed)
+        with pytest.raises(SystemExit):
+            push(source, vault)
+
+
+def with_differences(vault):
+    """Return a source of two versions, and the keys of the pack of the first, and of the differences to it."""
+    source = MemoryStore("deltas")
+    weights = layers(2, rows=256, seed=3)
+    source.put("m/1/model.safetensors", safetensors(weights))
+    push(source, vault)
+    source.put("m/2/model.safetensors", safetensors({name: each + each * 1e-6 for name, each in weights.items()}))
+    push(source, vault)
+    return source, pack_of(vault, "1"), pack_of(vault, "2")
 
 
 def verified(vault, *, deep=False):
@@ -129,13 +162,23 @@ def test_what_the_source_no_longer_has_stays_lost_and_is_told_again(source, vaul
 def test_a_source_that_rotted_too_mends_nothing(source, vault):
     gone(vault, pack_of(vault, "2"))
     verified(vault)
-    data = bytearray(source.get("m/2/model.safetensors"))
-    data[-1] ^= 1
-    object.__setattr__(source._live["m/2/model.safetensors"], "data", bytes(data))  # the listing does not show it
+    rot(source, "m/2/model.safetensors")
     manifests = all_manifests(vault)
     [report] = push(source, vault)
-    assert ("held", "held") == (report.verdict, report.details["action"])
+    assert ("held", "damaged", "corrupt") == (report.verdict, report.details["action"], report.details["kind"])
     assert "the vault lost chunks of model.safetensors, and the source, which lists it as unchanged" in report.sentence
+    assert report.details["hint"].startswith("restore the file at the source")
+    assert manifests == all_manifests(vault)
+
+
+def test_rot_at_the_source_is_not_taken_for_a_change_because_another_file_changed(source, vault):
+    gone(vault, pack_of(vault, "2"))
+    rot(source, "m/2/model.safetensors")
+    source.put("m/2/config.json", b'{"model_type": "bert", "architectures": ["BertModel"]}')
+    manifests = all_manifests(vault)
+    [report] = push(source, vault)
+    assert ("held", "damaged") == (report.verdict, report.details["action"])
+    assert "the vault lost chunks of model.safetensors" in report.sentence
     assert manifests == all_manifests(vault)
 
 
@@ -177,11 +220,8 @@ def test_workers_mend_in_parts_and_whole_models(source, vault, monkeypatch):
 def test_a_damaged_pack_that_no_index_names_is_not_adopted(source, vault, monkeypatch):
     for path, data in model_files(changed=2).items():
         source.put(f"m/3/{path}", data)
-    monkeypatch.setattr("understudy.vault.writing.appended", lambda *_a, **_k: (_ for _ in ()).throw(SystemExit))
     known = {info.key for info in vault.store.list("packs/")}
-    with pytest.raises(SystemExit):  # killed between the pack and the index
-        push(source, vault)
-    monkeypatch.undo()
+    killed_at_the_index(monkeypatch, source, vault)
     [orphan] = {info.key for info in vault.store.list("packs/")} - known
     flipped(vault, orphan)
     result = verified(vault, deep=True)
@@ -248,13 +288,8 @@ def test_a_pack_whose_differences_lost_their_base_is_not_damaged_itself(vault):
 
 
 def test_a_sample_that_reads_only_the_differences_has_their_base_sent_again():
-    source, vault = MemoryStore("deltas"), open_vault(MemoryStore("vault"))
-    weights = layers(2, rows=256, seed=3)
-    source.put("m/1/model.safetensors", safetensors(weights))
-    push(source, vault)
-    source.put("m/2/model.safetensors", safetensors({name: each + each * 1e-6 for name, each in weights.items()}))
-    push(source, vault)
-    differences, base = pack_of(vault, "2"), pack_of(vault, "1")
+    vault = open_vault(MemoryStore("vault"))
+    source, base, differences = with_differences(vault)
     flipped(vault, base)
     before = f"{int(place(differences), 16) - 1:016x}"
     keep(vault, result := verify(vault, sample=Sample(1e-9, 1, before)))
@@ -288,3 +323,93 @@ def test_a_restore_tells_of_a_damaged_pack_once(vault, caplog, monkeypatch):
     ):
         restored(vault, "1")
     assert 1 == len([line for line in caplog.messages if "is cut short" in line])
+
+
+def test_a_mend_that_was_killed_before_the_index_is_finished_by_the_next_push(source, vault, monkeypatch):
+    flipped(vault, pack_of(vault, "1"))
+    verified(vault, deep=True)
+    killed_at_the_index(monkeypatch, source, vault)
+    assert not verified(vault, deep=True).ok
+    [report] = push(source, vault)
+    assert ("unchanged", 0) == (report.verdict, report.bytes_sent)  # all of it was there already
+    assert verified(vault, deep=True).ok
+    assert [files(source, version) for version in "12"] == [restored(vault, version) for version in "12"]
+
+
+def test_adopted_differences_without_their_base_are_not_counted_on(monkeypatch):
+    vault = open_vault(MemoryStore("vault"))
+    source, weights = MemoryStore("deltas"), layers(2, rows=256, seed=3)
+    source.put("m/1/model.safetensors", safetensors(weights))
+    push(source, vault)
+    source.put("m/2/model.safetensors", safetensors({name: each + each * 1e-6 for name, each in weights.items()}))
+    killed_at_the_index(monkeypatch, source, vault)
+    gone(vault, pack_of(vault, "1"))
+    source.delete("m/1/model.safetensors")
+    [report] = push(source, vault)
+    assert ("changed", "2") == (report.verdict, report.version)
+    assert files(source, "2") == restored(vault, "2")
+
+
+def test_a_coder_of_a_later_version_is_no_damage_of_its_pack(vault, monkeypatch):
+    def unknown(name, *_args):
+        raise Unsupported(f"coder {name} is not known here")
+
+    monkeypatch.setattr("understudy.vault.reading.decode", unknown)
+    result = verified(vault, deep=True)
+    assert (False, (), 0) == (result.ok, result.damaged, result.mended)
+    assert any("is not known here" in words for words in result.problems)
+
+
+def test_a_mended_pack_that_an_index_merge_left_out_is_told_as_mended(source, vault, monkeypatch):
+    damaged = pack_of(vault, "2")
+    flipped(vault, damaged)
+    verified(vault, deep=True)
+    monkeypatch.setattr("understudy.vault.index.LIVE_SEQUENCES_MAX", 2)
+    push(source, vault)
+    index = load_index(vault)
+    assert pack_name(damaged) in index.packs
+    assert not any(pack_name(damaged) in segment.packs for segment in index.segments)
+    result = verified(vault, deep=True)
+    assert (True, 1, (damaged,)) == (result.ok, result.mended, result.damaged)
+
+
+def test_a_sample_keeps_the_names_of_damaged_packs_that_it_did_not_read_again(vault):
+    before = read_verified(vault)
+    first, second = pack_of(vault, "1"), pack_of(vault, "2")
+    flipped(vault, first)
+    flipped(vault, second)
+    late = verify(vault, sample=Sample(1e-9, 1, before.cursor, frozenset({second})))  # began before the deep one ended
+    verified(vault, deep=True)
+    keep(vault, late)
+    assert {first, second} == set(read_verified(vault).again)
+
+
+def test_a_flipped_byte_of_an_encrypted_pack_is_told_for_what_it_is(source):
+    vault = open_vault(stored := MemoryStore("vault"), service="shop", encryption=keys(ONE))
+    for path, data in model_files().items():
+        source.put(f"m/1/{path}", data)
+    push(source, vault)
+    [pack] = vault.store.list("packs/")
+    data = bytearray(stored.get(pack.key))
+    data[len(data) // 2] ^= 4
+    stored.put(pack.key, bytes(data))
+    with pytest.raises(Corrupt) as raised:
+        restored(vault, "1")
+    assert "cut short" not in raised.value.message
+    assert "vault verify --deep" in raised.value.hint
+
+
+def test_what_was_read_elsewhere_later_does_not_make_a_mended_file_another_one(source, vault):
+    # The same bytes at the source, as a listing shows, in another version of the object.
+    gone(vault, pack_of(vault, "2"))
+    verified(vault)
+    info = source._live["m/2/model.safetensors"].info
+    object.__setattr__(info, "modified", info.modified + timedelta(days=1))
+    manifests = all_manifests(vault)
+    assert ["mended"] == [report.details["action"] for report in push(source, vault)]
+    assert manifests == all_manifests(vault)
+
+
+def test_a_damaged_pack_passes_between_processes():
+    error = pickle.loads(pickle.dumps(DamagedPack("pack x is missing", hint="look", pack="x")))  # noqa: S301
+    assert ("pack x is missing", "look", "x") == (error.message, error.hint, error.pack)

@@ -36,6 +36,7 @@ from understudy.vault.reading import ChunkReader
 from understudy.vault.retention import Keep
 from understudy.vault.sets import compose, newest_set, set_of
 from understudy.vault.store import Vault, open_vault, to_json
+from understudy.vault.verified import keep
 from understudy.vault.verify import verify
 from understudy.vault.writing import ChunkWriter
 
@@ -250,6 +251,9 @@ def test_a_damaged_pack_is_not_written_anew():
     clock.turn(8)
     with pytest.raises(Corrupt, match="is not written anew"):
         pruned(vault)
+    # What a verification found damaged is left to the push that mends it, and stops no prune.
+    keep(vault, verify(vault, deep=True))
+    assert 0 == pruned(vault).rewritten.packs
 
 
 def test_objects_of_the_index_that_others_replace_go_after_the_wait():
