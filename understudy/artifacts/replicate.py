@@ -218,9 +218,10 @@ def _pushed_elsewhere(found: Survey, workers: Workers) -> dict[str, list[Report]
         sizes[waiting.model] = size + waiting.size, count + waiting.count
     small = [(name, size, count) for name, (size, count) in sorted(sizes.items()) if size <= PART_BYTES]
     reports: dict[str, list[Report]] = {name: [] for name, _, _ in small}
+    here = {(report.name, report.version) for report in found.damaged}
     for told in workers.push_models(groups_of(small)) if small else ():
         for report in told:
-            if report.details.get("action") != "damaged":  # as was found here already
+            if (report.name, report.version) not in here:
                 reports[report.name].append(report)
     return reports
 

@@ -232,7 +232,8 @@ def with_result(before: Verified, result: VerifyResult, now: datetime) -> Verifi
         return replace(before, quick=done)
     if result.kind == "deep":
         return replace(before, deep=done, again=result.damaged[:AGAIN_MAX])
-    unread = [key for key in before.again if key not in result.reread and key not in result.damaged]
+    told = {*result.reread, *result.damaged}
+    unread = [key for key in before.again if key not in told]
     began = before.round_began if before.cursor and before.round_began else now
     ended = result.cursor == ""
     return replace(

@@ -197,6 +197,16 @@ def test_what_a_person_accepted_is_mended_without_being_asked_again(vault):
     assert verified(vault).ok
 
 
+def test_a_worker_tells_that_the_source_rotted_too(source, vault):
+    gone(vault, pack_of(vault, "2"))
+    verified(vault)
+    rot(source, "m/2/model.safetensors")
+    workers = Here(source, vault)
+    reports = push(source, vault, workers=workers)
+    assert [("m",)] == workers.groups
+    assert [("2", "damaged")] == [(report.version, report.details["action"]) for report in reports]
+
+
 def test_workers_mend_in_parts_and_whole_models(source, vault, monkeypatch):
     gone(vault, pack_of(vault, "1"))
     verified(vault)
