@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import pickle
 from datetime import timedelta
+from functools import partial
 
 import pytest
 
@@ -58,9 +59,13 @@ def cut(vault, key):
 
 
 def flipped(vault, key):
-    data = bytearray(vault.store.get(key))
+    flip(vault.store, key)
+
+
+def flip(store, key):
+    data = bytearray(store.get(key))
     data[len(data) // 2] ^= 4
-    vault.store.put(key, bytes(data))
+    store.put(key, bytes(data))
 
 
 def rot(source, key):
@@ -82,14 +87,17 @@ def killed_at_the_index(monkeypatch, source, vault):
             push(source, vault)
 
 
-def with_differences(vault):
-    """Return a source of two versions, and the keys of the pack of the first, and of the differences to it."""
+def with_differences(vault, *, last=push):
+    """Return a source of two versions, and the keys of the pack of the first, and of the differences to it.
+
+    ``last`` pushes the second one.
+    """
     source = MemoryStore("deltas")
     weights = layers(2, rows=256, seed=3)
     source.put("m/1/model.safetensors", safetensors(weights))
     push(source, vault)
     source.put("m/2/model.safetensors", safetensors({name: each + each * 1e-6 for name, each in weights.items()}))
-    push(source, vault)
+    last(source, vault)
     return source, pack_of(vault, "1"), pack_of(vault, "2")
 
 
@@ -348,12 +356,8 @@ def test_a_mend_that_was_killed_before_the_index_is_finished_by_the_next_push(so
 
 def test_adopted_differences_without_their_base_are_not_counted_on(monkeypatch):
     vault = open_vault(MemoryStore("vault"))
-    source, weights = MemoryStore("deltas"), layers(2, rows=256, seed=3)
-    source.put("m/1/model.safetensors", safetensors(weights))
-    push(source, vault)
-    source.put("m/2/model.safetensors", safetensors({name: each + each * 1e-6 for name, each in weights.items()}))
-    killed_at_the_index(monkeypatch, source, vault)
-    gone(vault, pack_of(vault, "1"))
+    source, base, _ = with_differences(vault, last=partial(killed_at_the_index, monkeypatch))
+    gone(vault, base)
     source.delete("m/1/model.safetensors")
     [report] = push(source, vault)
     assert ("changed", "2") == (report.verdict, report.version)
@@ -400,9 +404,7 @@ def test_a_flipped_byte_of_an_encrypted_pack_is_told_for_what_it_is(source):
         source.put(f"m/1/{path}", data)
     push(source, vault)
     [pack] = vault.store.list("packs/")
-    data = bytearray(stored.get(pack.key))
-    data[len(data) // 2] ^= 4
-    stored.put(pack.key, bytes(data))
+    flip(stored, pack.key)
     with pytest.raises(Corrupt) as raised:
         restored(vault, "1")
     assert "cut short" not in raised.value.message
